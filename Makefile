@@ -1,0 +1,37 @@
+# make demo   a first look: LeNet-5 learns handwritten digits, on our layers and on torch's
+# make test   everything that must hold: tests, doctests, lint, formats, types
+#
+# Both set up .venv by themselves. PYTHON names the interpreter it is made from.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
+
+.PHONY: demo test lint format build clean
+
+demo:
+	@$(PYTHON) tools/setup_env.py train
+	@$(BIN)/python -m cnn_ext demo
+
+test: lint
+	@$(PYTHON) tools/setup_env.py test
+	@$(BIN)/python -m pytest -n 2 -q
+
+lint:
+	@$(PYTHON) tools/setup_env.py test lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+	$(BIN)/mypy
+
+format:
+	@$(PYTHON) tools/setup_env.py lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+build:
+	@$(PYTHON) tools/setup_env.py train
+
+clean:
+	rm -rf build runs cnn_ext/_C.*.so

@@ -1,0 +1,33 @@
+"""Loads the compiled library, or says in one sentence why it cannot and what to type.
+
+Loading it registers the operations with torch's dispatcher, as ``torch.ops.cnn_ext.*``.
+"""
+
+import torch
+
+_REBUILD = (
+    "Build it for this torch with: pip install --no-build-isolation --force-reinstall --no-deps ."
+)
+
+
+def _mismatch(built_for: str, running: str) -> str | None:
+    """Why a library built for one torch cannot run beside another; None if it can."""
+    if built_for.split("+")[0] == running.split("+")[0]:
+        return None
+    return (
+        f"cnn_ext was built for torch {built_for} and this is torch {running}: "
+        f"their C++ interfaces differ. {_REBUILD}"
+    )
+
+
+try:
+    from cnn_ext import _C
+except ImportError as error:
+    raise ImportError(
+        f"cnn_ext's compiled library did not load beside torch {torch.__version__} ({error}). {_REBUILD}"
+    ) from error
+
+if _problem := _mismatch(_C.build_facts()["torch_version"], torch.__version__):
+    raise ImportError(_problem)
+
+__all__ = ["_C"]

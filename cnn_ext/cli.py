@@ -1,0 +1,77 @@
+"""The command line: ``python -m cnn_ext``, also installed as ``cnn-ext``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cnn_ext import doctor
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status.
+
+    Example:
+        >>> main(["doctor", "--json"])  # doctest: +ELLIPSIS
+        {
+         "cnn_ext": ...
+        0
+    """
+    parser = argparse.ArgumentParser(
+        prog="cnn-ext", description="The classic CNN operations for PyTorch, in C++."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    command = commands.add_parser(
+        "doctor", help="versions, CPU capability, threads; what is wrong and what mends it"
+    )
+    command.add_argument("--json", action="store_true", help="for a program to read")
+    command.set_defaults(run=_doctor)
+
+    command = commands.add_parser(
+        "demo", help="train LeNet-5 on handwritten digits, on our layers and on torch's"
+    )
+    command.add_argument("--variant", choices=["relu", "1998"], default="relu")
+    command.add_argument("--epochs", type=_positive, default=30)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: runs/demo")
+    command.add_argument("--json", action="store_true", help="print the report as JSON")
+    command.set_defaults(run=_demo)
+
+    options = parser.parse_args(arguments)
+    return options.run(options)
+
+
+def _positive(text: str) -> int:
+    if not (text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    if options.json:
+        facts = doctor.facts()
+        print(json.dumps({**facts, "problems": list(doctor.problems(facts))}, indent=1))
+    else:
+        print(doctor.report())
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        from cnn_ext.training import demo
+    except ModuleNotFoundError as missing:
+        print(
+            f"The demo needs {missing.name}. Type: pip install --no-build-isolation '.[train]'",
+            file=sys.stderr,
+        )
+        return 1
+    report = demo.run(options.out, options.variant, options.epochs, options.seed)
+    print()
+    print(json.dumps(report) if options.json else demo.table(report))
+    if not options.json:
+        print(f"\nWritten: {options.out / 'demo.json'} and {options.out / 'demo.png'}")
+    return 0

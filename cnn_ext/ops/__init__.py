@@ -1,0 +1,10 @@
+"""The ``torch.autograd.Function`` of every operation.
+
+Each has a dispatcher operation of the same name under ``torch.ops.cnn_ext``; importing this package
+loads them.
+"""
+
+from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
+from cnn_ext.ops.convolution import ConvolutionFunction
+
+__all__ = ["ConvolutionFunction"]

@@ -1,0 +1,3 @@
+"""Runs: data in, a trained network or a report out. Needs the ``train`` extra: Lightning,
+torchvision, scikit-learn and matplotlib.
+"""

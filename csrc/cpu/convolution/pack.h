@@ -1,0 +1,183 @@
+// Packing: patches of a feature map, and filters, into the contiguous panels that the micro-kernel
+// reads. Padding becomes zeros here and nowhere else. Included by isa/*.cpp (see vec.h).
+
+// A stretch of output pixels in one row of one image, and where it stands in the block.
+struct Run {
+  int64_t column;  // its first pixel, counted from the first of the block
+  int64_t length;
+  int64_t n, out[kSpatial];  // of its first pixel
+};
+
+// The pixels first <= q < last of the batch as runs, none of which crosses a multiple of
+// `boundary`. Returns how many; at most last - first.
+inline int64_t cut_runs(const Convolution& shape, int64_t first, int64_t last, int64_t boundary,
+                        Run* runs) {
+  int64_t count = 0;
+  for (int64_t q = first; q < last;) {
+    Run& run = runs[count++];
+    run.column = q - first;
+    int64_t rest = q;
+    for (int axis = kSpatial - 1; axis >= 0; --axis) {
+      run.out[axis] = rest % shape.out[axis];
+      rest /= shape.out[axis];
+    }
+    run.n = rest;
+    const int64_t to_row_end = shape.out[2] - run.out[2];
+    const int64_t to_boundary = boundary - run.column % boundary;
+    run.length = last - q;
+    if (run.length > to_row_end) run.length = to_row_end;
+    if (run.length > to_boundary) run.length = to_boundary;
+    q += run.length;
+  }
+  return count;
+}
+
+// Where one filter tap meets the input along a run: pixels first <= j < last of the run read
+// input[offset + j * step + c * stride of c]; the others lie in the padding.
+struct Contact {
+  int64_t offset, step, first, last;
+};
+
+inline Contact meet(const Convolution& shape, const Run& run, int64_t tap) {
+  int64_t t[kSpatial];
+  for (int axis = kSpatial - 1; axis >= 0; --axis) {
+    t[axis] = tap % shape.filter[axis];
+    tap /= shape.filter[axis];
+  }
+  Contact contact{run.n * shape.input.n, 0, 0, run.length};
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    const int64_t at =
+        run.out[axis] * shape.stride[axis] - shape.padding[axis] + t[axis] * shape.dilation[axis];
+    contact.offset += at * shape.input.spatial[axis];
+    if (axis < kSpatial - 1) {
+      if (at < 0 || at >= shape.in[axis]) contact.last = 0;
+      continue;
+    }
+    // first: the least j with at + j * stride >= 0; last: the least with at + j * stride >= in.
+    const int64_t stride = shape.stride[axis];
+    contact.step = stride * shape.input.spatial[axis];
+    if (at < 0) contact.first = (-at + stride - 1) / stride;
+    const int64_t end = shape.in[axis] - at;
+    const int64_t last = end <= 0 ? 0 : (end + stride - 1) / stride;
+    if (contact.last > last) contact.last = last;
+  }
+  if (contact.first > contact.last) contact.first = contact.last = 0;
+  return contact;
+}
+
+// to[j] = from[j * step] for first <= j < last, zero for the rest of the first `length`.
+template <typename T>
+inline void copy_run(const T* from, int64_t step, int64_t first, int64_t last, int64_t length,
+                     T* to) {
+  constexpr int64_t kLanes = Vec<T>::kLanes;
+  if (step == 1) {
+    for (int64_t j = 0; j < length; j += kLanes) {
+      const int64_t count = length - j < kLanes ? length - j : kLanes;
+      int64_t lower = first - j, upper = last - j;
+      lower = lower < 0 ? 0 : lower > count ? count : lower;
+      upper = upper < lower ? lower : upper > count ? count : upper;
+      Vec<T>::load_range(from + j, lower, upper).store_first(to + j, count);
+    }
+    return;
+  }
+  for (int64_t j = 0; j < first; ++j) to[j] = T(0);
+  for (int64_t j = first; j < last; ++j) to[j] = from[j * step];
+  for (int64_t j = last; j < length; ++j) to[j] = T(0);
+}
+
+// The part of the reduction first <= r < last that belongs to one tap: channels c0 <= c < c1.
+struct TapRange {
+  int64_t tap, c0, c1, r0;  // r0: where it starts, counted from `first`
+};
+
+inline TapRange tap_range(const Convolution& shape, int64_t tap, int64_t first, int64_t last) {
+  const int64_t start = tap * shape.C;
+  const int64_t c0 = first > start ? first - start : 0;
+  const int64_t c1 = last - start < shape.C ? last - start : shape.C;
+  return {tap, c0, c1, start + c0 - first};
+}
+
+// Patch entries first <= r < last of every run, entry by entry:
+// to[panel of the pixel][r][pixel within the panel], `panel` pixels and `steps` entries to a panel.
+// The entry after the last channel of the last tap, if asked for, is the constant 1 of the bias.
+template <typename T>
+void pack_entries(const Convolution& shape, const T* input, const Run* runs, int64_t count,
+                  int64_t first, int64_t last, int64_t panel, int64_t steps, T* to) {
+  const int64_t real_last = last < shape.reduction() ? last : shape.reduction();
+  for (const Run* run = runs; run < runs + count; ++run) {
+    T* column = to + (run->column / panel) * steps * panel + run->column % panel;
+    for (int64_t tap = first / shape.C; tap * shape.C < real_last; ++tap) {
+      const TapRange range = tap_range(shape, tap, first, real_last);
+      const Contact contact = meet(shape, *run, tap);
+      const T* from = input + contact.offset + range.c0 * shape.input.c;
+      T* row = column + range.r0 * panel;
+      for (int64_t c = range.c0; c < range.c1; ++c, from += shape.input.c, row += panel) {
+        copy_run(from, contact.step, contact.first, contact.last, run->length, row);
+      }
+    }
+    if (last > real_last) {
+      T* row = column + (real_last - first) * panel;
+      for (int64_t j = 0; j < run->length; ++j) row[j] = T(1);
+    }
+  }
+}
+
+// The same entries pixel by pixel: to[pixel][r], `stride` elements from pixel to pixel.
+template <typename T>
+void pack_pixels(const Convolution& shape, const T* input, const Run* runs, int64_t count,
+                 int64_t first, int64_t last, int64_t stride, T* to) {
+  const int64_t real_last = last < shape.reduction() ? last : shape.reduction();
+  for (const Run* run = runs; run < runs + count; ++run) {
+    for (int64_t tap = first / shape.C; tap * shape.C < real_last; ++tap) {
+      const TapRange range = tap_range(shape, tap, first, real_last);
+      const Contact contact = meet(shape, *run, tap);
+      const int64_t channels = range.c1 - range.c0;
+      const T* from = input + contact.offset + range.c0 * shape.input.c;
+      T* row = to + run->column * stride + range.r0;
+      for (int64_t j = 0; j < run->length; ++j, from += contact.step, row += stride) {
+        const bool inside = j >= contact.first && j < contact.last;
+        copy_run(from, shape.input.c, 0, inside ? channels : 0, channels, row);
+      }
+    }
+    if (last > real_last) {
+      T* row = to + run->column * stride + (real_last - first);
+      for (int64_t j = 0; j < run->length; ++j, row += stride) *row = T(1);
+    }
+  }
+}
+
+// Filters first <= k < last of one group, panel by panel and block by block, in the order of the
+// patch entries; the bias, if there is one, is the last entry. What a panel lacks is zero.
+template <typename T>
+void pack_filters(const ConvolutionForward<T>& p, int64_t g, int64_t panel) {
+  const Convolution& shape = p.shape;
+  const Blocking& cut = p.blocking;
+  const int64_t entry_stride = cut.pixels_on_rows ? cut.panel : 1;
+  const int64_t filter_stride = cut.pixels_on_rows ? 1 : cut.block;
+  for (int64_t block = 0; block < cut.blocks; ++block) {
+    T* to = p.packed + ((g * cut.blocks + block) * cut.panels + panel) * cut.panel * cut.block;
+    for (int64_t i = 0; i < cut.panel * cut.block; ++i) to[i] = T(0);
+    const int64_t first = block * cut.block;
+    const int64_t last = first + cut.block < cut.reduction ? first + cut.block : cut.reduction;
+    const int64_t real_last = last < shape.reduction() ? last : shape.reduction();
+    for (int64_t i = 0; i < cut.panel; ++i) {
+      const int64_t k = panel * cut.panel + i;
+      if (k >= shape.K) break;
+      const T* filter = p.weight + g * shape.weight.g + k * shape.weight.k;
+      T* entries = to + i * filter_stride;
+      for (int64_t tap = first / shape.C; tap * shape.C < real_last; ++tap) {
+        const TapRange range = tap_range(shape, tap, first, real_last);
+        int64_t rest = tap;
+        const T* from = filter;
+        for (int axis = kSpatial - 1; axis >= 0; --axis) {
+          from += rest % shape.filter[axis] * shape.weight.spatial[axis];
+          rest /= shape.filter[axis];
+        }
+        for (int64_t c = range.c0; c < range.c1; ++c) {
+          entries[(range.r0 + c - range.c0) * entry_stride] = from[c * shape.weight.c];
+        }
+      }
+      if (last > real_last) entries[(real_last - first) * entry_stride] = p.bias[g * shape.K + k];
+    }
+  }
+}

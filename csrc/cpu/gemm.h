@@ -1,0 +1,60 @@
+// The micro-kernel: one tile of a matrix product, held in registers while the whole of k passes by.
+// Every convolution algorithm ends here. Included by isa/*.cpp (see vec.h).
+//
+//   tile (rows, kCols)  (+)=  a (rows, k)  @  b (k, kCols)
+//
+// a: row-major, `lda` elements from row to row; b: packed, kCols elements from step to step,
+// 64-byte aligned; tile: packed, kCols elements from row to row, 64-byte aligned. 1 <= rows <=
+// kRows.
+
+template <typename T>
+struct Tile {
+  // Accumulators, two vectors of b and one broadcast element of a fill the register file.
+  static constexpr int kRows = CNN_EXT_VECTOR_REGISTERS == 32 ? 14 : 6;
+  static constexpr int kCols = 2 * Vec<T>::kLanes;
+};
+
+template <typename T, int Rows>
+void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool accumulate) {
+  using V = Vec<T>;
+  constexpr int kLanes = V::kLanes;
+  V sum[Rows][2];
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) {
+    sum[i][0] = accumulate ? V::load(tile + 2 * i * kLanes) : V::zero();
+    sum[i][1] = accumulate ? V::load(tile + (2 * i + 1) * kLanes) : V::zero();
+  }
+  for (int64_t step = 0; step < k; ++step) {
+    const V b0 = V::load(b);
+    const V b1 = V::load(b + kLanes);
+    b += 2 * kLanes;
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+      const V ai = V::broadcast(a[i * lda + step]);
+      sum[i][0] = sum[i][0].fused_add(ai, b0);
+      sum[i][1] = sum[i][1].fused_add(ai, b1);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) {
+    sum[i][0].store(tile + 2 * i * kLanes);
+    sum[i][1].store(tile + (2 * i + 1) * kLanes);
+  }
+}
+
+template <typename T>
+void multiply(int rows, int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool accumulate) {
+  using Function = void (*)(int64_t, const T*, int64_t, const T*, T*, bool);
+#if CNN_EXT_VECTOR_REGISTERS == 32
+  static constexpr Function kByRows[] = {
+      multiply_rows<T, 1>,  multiply_rows<T, 2>,  multiply_rows<T, 3>,  multiply_rows<T, 4>,
+      multiply_rows<T, 5>,  multiply_rows<T, 6>,  multiply_rows<T, 7>,  multiply_rows<T, 8>,
+      multiply_rows<T, 9>,  multiply_rows<T, 10>, multiply_rows<T, 11>, multiply_rows<T, 12>,
+      multiply_rows<T, 13>, multiply_rows<T, 14>};
+#else
+  static constexpr Function kByRows[] = {multiply_rows<T, 1>, multiply_rows<T, 2>,
+                                         multiply_rows<T, 3>, multiply_rows<T, 4>,
+                                         multiply_rows<T, 5>, multiply_rows<T, 6>};
+#endif
+  kByRows[rows - 1](k, a, lda, b, tile, accumulate);
+}

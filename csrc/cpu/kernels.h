@@ -1,0 +1,55 @@
+// The table of kernels: one row per slot, filled once for every instruction set by isa/*.cpp.
+// Dispatch, the tests and `doctor` all read it. Kernels know nothing of torch, start no threads and
+// allocate nothing; a task range lets the caller share the work out.
+#pragma once
+
+#include <cstdint>
+
+#include "capability.h"
+#include "convolution/geometry.h"
+
+// X(slot, result, arguments), for an element type T
+#define CNN_EXT_KERNEL_SLOTS(X)                                                                \
+  X(plan_forward, Blocking, (const Convolution&, bool bias, int64_t threads))                  \
+  X(packed_size, int64_t, (const Convolution&, const Blocking&))                               \
+  X(forward_workspace, int64_t, (const Blocking&))                                             \
+  X(pack_all_filters, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))       \
+  X(convolve, void, (const ConvolutionForward<T>&, int64_t first, int64_t last, T* workspace)) \
+  X(plan_weight_gradient, GradientBlocking, (const Convolution&, int64_t threads))             \
+  X(weight_gradient_workspace, int64_t, (const Convolution&, const GradientBlocking&))         \
+  X(weight_gradient, void,                                                                     \
+    (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last, T* workspace))
+
+namespace cnn_ext::cpu {
+
+template <typename T>
+struct Kernels {
+#define CNN_EXT_SLOT(name, result, arguments) result(*name) arguments;
+  CNN_EXT_KERNEL_SLOTS(CNN_EXT_SLOT)
+#undef CNN_EXT_SLOT
+};
+
+namespace scalar {
+template <typename T>
+const Kernels<T>& kernels();
+}
+namespace avx2 {
+template <typename T>
+const Kernels<T>& kernels();
+}
+namespace avx512 {
+template <typename T>
+const Kernels<T>& kernels();
+}
+
+// The kernels of the capability in use; T is float or double.
+template <typename T>
+const Kernels<T>& kernels() {
+#if defined(__x86_64__)
+  if (capability() == Capability::avx512) return avx512::kernels<T>();
+  if (capability() == Capability::avx2) return avx2::kernels<T>();
+#endif
+  return scalar::kernels<T>();
+}
+
+}  // namespace cnn_ext::cpu

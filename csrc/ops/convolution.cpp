@@ -1,0 +1,795 @@
+// Convolution (cross-correlation, as torch has it), its input gradient and its weight gradient: the
+// schemas, the argument checks, and the CPU drivers, which choose an algorithm, cut the work into
+// tasks and hand them to threads, and the derivatives for ordinary reverse mode. The arithmetic is
+// in csrc/cpu/convolution/; torch.func and forward-mode AD are in cnn_ext/ops/convolution.py.
+//
+// Convolution is closed under differentiation: each of the three operations is linear in its two
+// tensors, and its derivatives are the other two. So there is no fourth kernel.
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <numeric>
+
+#include "../cpu/kernels.h"
+
+namespace cnn_ext {
+namespace {
+
+using at::Tensor;
+using c10::SymDimVector;
+using c10::SymInt;
+using c10::SymIntArrayRef;
+using cpu::kSpatial;
+
+// ---------------------------------------------------------------------------------------------
+// Arguments. Sizes are symbolic integers, so that the same checks and the same shape arithmetic
+// serve kernels on real tensors and fake tensors under torch.compile and torch.export.
+// ---------------------------------------------------------------------------------------------
+
+struct Parameters {
+  SymDimVector stride, dilation, padding_before, padding_after;  // one entry per axis
+  SymInt groups;
+};
+
+// One value for all axes, or one for each; `least` is the least value allowed.
+SymDimVector per_axis(const char* op, const char* name, SymIntArrayRef values, int64_t axes,
+                      int64_t least) {
+  TORCH_CHECK(values.size() == 1 || static_cast<int64_t>(values.size()) == axes, op, ": ", name,
+              ": expected one integer or ", axes, " (one for each spatial axis), got ", values);
+  SymDimVector result;
+  for (int64_t axis = 0; axis < axes; ++axis) {
+    result.push_back(values.size() == 1 ? values[0] : values[axis]);
+    TORCH_CHECK(result.back() >= least, op, ": ", name, ": expected integers of at least ", least,
+                ", got ", values);
+  }
+  return result;
+}
+
+Parameters make_parameters(const char* op, int64_t axes, SymIntArrayRef stride,
+                           SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+  Parameters p;
+  p.stride = per_axis(op, "stride", stride, axes, 1);
+  p.dilation = per_axis(op, "dilation", dilation, axes, 1);
+  p.groups = std::move(groups);
+  TORCH_CHECK(p.groups >= 1, op, ": groups: expected an integer of at least 1, got ", p.groups);
+  if (axes > 0 && static_cast<int64_t>(padding.size()) == 2 * axes) {
+    // In the order of torch.nn.functional.pad: the last axis first, before and after.
+    for (int64_t axis = axes - 1; axis >= 0; --axis) {
+      p.padding_before.push_back(padding[2 * axis]);
+      p.padding_after.push_back(padding[2 * axis + 1]);
+      TORCH_CHECK(p.padding_before.back() >= 0 && p.padding_after.back() >= 0, op,
+                  ": padding: expected integers of at least 0, got ", padding);
+    }
+  } else {
+    TORCH_CHECK(padding.size() == 1 || static_cast<int64_t>(padding.size()) == axes, op,
+                ": padding: expected one integer, ", axes, " (one for each spatial axis) or ",
+                2 * axes, " (before and after each, the last axis first), got ", padding);
+    p.padding_before = per_axis(op, "padding", padding, axes, 0);
+    p.padding_after = p.padding_before;
+  }
+  return p;
+}
+
+// The sizes of the output, after every check on the sizes of input and weight.
+SymDimVector output_size(const char* op, SymIntArrayRef input, SymIntArrayRef weight,
+                         const Parameters& p) {
+  const size_t axes = weight.size() - 2;
+  TORCH_CHECK(input.size() == weight.size(), op, ": input: expected ", weight.size(),
+              " dimensions (N, C and ", axes, " spatial) beside a weight of shape ", weight,
+              ", got shape ", input);
+  TORCH_CHECK(input[1] == weight[1] * p.groups, op, ": input: expected ", weight[1] * p.groups,
+              " channels (groups ", p.groups, " x ", weight[1], " of a weight of shape ", weight,
+              "), got ", input[1], " in shape ", input);
+  TORCH_CHECK(weight[0] % p.groups == 0, op, ": groups: expected a divisor of the ", weight[0],
+              " filters in a weight of shape ", weight, ", got ", p.groups);
+  SymDimVector output = {input[0], weight[0]};
+  for (size_t axis = 0; axis < axes; ++axis) {
+    const SymInt& filter = weight[axis + 2];
+    TORCH_CHECK(filter >= 1, op, ": weight: expected a filter of at least 1 cell along every axis,",
+                " got shape ", weight);
+    const SymInt padded = input[axis + 2] + p.padding_before[axis] + p.padding_after[axis];
+    const SymInt extent = p.dilation[axis] * (filter - 1) + 1;
+    TORCH_CHECK(input[axis + 2] >= 1 && padded >= extent, op, ": input: expected a padded size of ",
+                "at least ", extent, " along spatial axis ", axis, " (a filter of ", filter,
+                ", dilation ", p.dilation[axis], "), got ", padded, " from shape ", input);
+    output.push_back((padded - extent) / p.stride[axis] + 1);
+  }
+  return output;
+}
+
+void check_weight_size(const char* op, const char* name, SymIntArrayRef weight) {
+  TORCH_CHECK(weight.size() >= 3 && weight.size() <= 5, op, ": ", name,
+              ": expected 3, 4 or 5 dimensions (K, C / groups and 1 to 3 spatial), got shape ",
+              weight);
+}
+
+// `other` must have the dtype and the device of `reference`, which must be floating point.
+void check_same_kind(const char* op, const char* name, const Tensor& reference, const char* other,
+                     const Tensor& tensor) {
+  TORCH_CHECK(at::isFloatingType(reference.scalar_type()), op, ": ", name,
+              ": expected a floating-point dtype, got ", reference.scalar_type());
+  TORCH_CHECK(tensor.scalar_type() == reference.scalar_type(), op, ": ", other, ": expected ",
+              reference.scalar_type(), ", the dtype of ", name, ", got ", tensor.scalar_type());
+  TORCH_CHECK(tensor.device() == reference.device(), op, ": ", other, ": expected a tensor on ",
+              reference.device(), ", the device of ", name, ", got one on ", tensor.device());
+}
+
+// torch's rule: channels_last if either operand is, save for three-dimensional double precision.
+at::MemoryFormat result_format(const Tensor& a, const Tensor& b) {
+  using at::MemoryFormat;
+  for (const auto format : {MemoryFormat::ChannelsLast, MemoryFormat::ChannelsLast3d}) {
+    if (format == MemoryFormat::ChannelsLast3d && a.scalar_type() == at::kDouble) break;
+    if (a.suggest_memory_format() == format || b.suggest_memory_format() == format) return format;
+  }
+  return MemoryFormat::Contiguous;
+}
+
+Tensor empty(SymIntArrayRef size, const Tensor& a, const Tensor& b) {
+  return at::empty_symint(size, a.options(), result_format(a, b));
+}
+
+// Each operation's checks end in its still empty result: all that a meta or fake tensor needs.
+
+Tensor empty_output(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                    SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                    SymInt groups) {
+  constexpr auto op = "convolution";
+  check_weight_size(op, "weight", weight.sym_sizes());
+  check_same_kind(op, "input", input, "weight", weight);
+  if (bias.has_value()) {
+    check_same_kind(op, "input", input, "bias", *bias);
+    TORCH_CHECK(bias->dim() == 1 && bias->sym_size(0) == weight.sym_size(0), op,
+                ": bias: expected shape [", weight.sym_size(0),
+                "], one value for each filter, got ", bias->sym_sizes());
+  }
+  const auto p =
+      make_parameters(op, weight.dim() - 2, stride, padding, dilation, std::move(groups));
+  return empty(output_size(op, input.sym_sizes(), weight.sym_sizes(), p), input, weight);
+}
+
+Tensor empty_input_gradient(const Tensor& grad_output, const Tensor& weight,
+                            SymIntArrayRef input_size, SymIntArrayRef stride,
+                            SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+  constexpr auto op = "convolution_input_gradient";
+  check_weight_size(op, "weight", weight.sym_sizes());
+  check_same_kind(op, "grad_output", grad_output, "weight", weight);
+  const auto p =
+      make_parameters(op, weight.dim() - 2, stride, padding, dilation, std::move(groups));
+  const auto expected = output_size(op, input_size, weight.sym_sizes(), p);
+  TORCH_CHECK(grad_output.sym_sizes() == SymIntArrayRef(expected), op, ": grad_output: expected ",
+              "shape ", SymIntArrayRef(expected), ", got ", grad_output.sym_sizes());
+  return empty(input_size, grad_output, weight);
+}
+
+Tensor empty_weight_gradient(const Tensor& grad_output, const Tensor& input,
+                             SymIntArrayRef weight_size, SymIntArrayRef stride,
+                             SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+  constexpr auto op = "convolution_weight_gradient";
+  check_weight_size(op, "weight_size", weight_size);
+  check_same_kind(op, "grad_output", grad_output, "input", input);
+  const auto p =
+      make_parameters(op, weight_size.size() - 2, stride, padding, dilation, std::move(groups));
+  const auto expected = output_size(op, input.sym_sizes(), weight_size, p);
+  TORCH_CHECK(grad_output.sym_sizes() == SymIntArrayRef(expected), op, ": grad_output: expected ",
+              "shape ", SymIntArrayRef(expected), ", got ", grad_output.sym_sizes());
+  return empty(weight_size, grad_output, input);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Algorithms
+// ---------------------------------------------------------------------------------------------
+
+enum class Algorithm { im2col, implicit_gemm };
+
+Algorithm choose_algorithm(const char* op, c10::string_view name) {
+  if (name == "im2col") return Algorithm::im2col;
+  if (name == "implicit_gemm" || name == "auto") return Algorithm::implicit_gemm;
+  TORCH_CHECK(false, op, ": algorithm: expected \"auto\", \"im2col\" or \"implicit_gemm\", got \"",
+              name, "\"");
+}
+
+// The same arguments as numbers, with leading axes of size 1 up to three, and strides.
+cpu::Convolution describe(at::IntArrayRef input_size, at::IntArrayRef input_stride,
+                          at::IntArrayRef weight_size, at::IntArrayRef weight_stride,
+                          at::IntArrayRef output_size, at::IntArrayRef output_stride,
+                          const Parameters& p) {
+  cpu::Convolution c{};
+  c.N = input_size[0];
+  c.G = p.groups.expect_int();
+  c.C = weight_size[1];
+  c.K = weight_size[0] / c.G;
+  c.input = {input_stride[0], input_stride[1], {}};
+  c.output = {output_stride[0], output_stride[1], {}};
+  c.weight = {c.K * weight_stride[0], weight_stride[0], weight_stride[1], {}};
+  const int missing = kSpatial + 2 - static_cast<int>(input_size.size());
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    c.in[axis] = c.out[axis] = c.filter[axis] = c.stride[axis] = c.dilation[axis] = 1;
+    if (axis < missing) continue;
+    const int from = axis - missing;
+    c.in[axis] = input_size[from + 2];
+    c.out[axis] = output_size[from + 2];
+    c.filter[axis] = weight_size[from + 2];
+    c.stride[axis] = p.stride[from].expect_int();
+    c.padding[axis] = p.padding_before[from].expect_int();
+    c.dilation[axis] = p.dilation[from].expect_int();
+    c.input.spatial[axis] = input_stride[from + 2];
+    c.output.spatial[axis] = output_stride[from + 2];
+    c.weight.spatial[axis] = weight_stride[from + 2];
+  }
+  return c;
+}
+
+// Waking a thread costs about as much as this many multiplications and additions.
+constexpr double kOperationsPerThread = 5e5;
+
+int64_t threads_for(const cpu::Convolution& c) {
+  const double operations = 2.0 * c.pixels() * c.G * c.K * c.reduction();
+  const double worth = std::max(1.0, operations / kOperationsPerThread);
+  return static_cast<int64_t>(std::min<double>(at::get_num_threads(), worth));
+}
+
+// Runs task(first, last, workspace of this thread) over 0 <= i < tasks on at most `threads`
+// threads.
+template <typename T, typename Task>
+void run_tasks(int64_t tasks, int64_t threads, int64_t workspace_size, const Tensor& like,
+               const Task& task) {
+  const int64_t each = (workspace_size + 15) / 16 * 16;
+  const Tensor workspace = at::empty({threads * each}, like.options());
+  T* const base = workspace.mutable_data_ptr<T>();
+  const int64_t grain = (tasks + threads - 1) / threads;
+  at::parallel_for(0, tasks, std::max<int64_t>(grain, 1), [&](int64_t first, int64_t last) {
+    task(first, last, base + at::get_thread_num() * each);
+  });
+}
+
+template <typename T>
+void implicit_gemm(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
+                   T* output, const Tensor& like) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const int64_t threads = threads_for(shape);
+  const cpu::Blocking cut = kernels.plan_forward(shape, bias != nullptr, threads);
+  const Tensor packed = at::empty({kernels.packed_size(shape, cut)}, like.options());
+  const cpu::ConvolutionForward<T> p{shape, cut, input, weight, bias, packed.mutable_data_ptr<T>(),
+                                     output};
+  const int64_t panels = shape.G * cut.panels;
+  const int64_t panels_worth_a_thread = 1 + 32768 / (cut.panel * cut.block * cut.blocks);
+  at::parallel_for(0, panels, std::max((panels + threads - 1) / threads, panels_worth_a_thread),
+                   [&](int64_t first, int64_t last) { kernels.pack_all_filters(p, first, last); });
+  run_tasks<T>(cut.tasks(shape.G), threads, kernels.forward_workspace(cut), like,
+               [&](int64_t first, int64_t last, T* workspace) {
+                 kernels.convolve(p, first, last, workspace);
+               });
+}
+
+// One axis of the input gradient, at the input cells phase, phase + stride, phase + 2 stride, ...:
+// the filter taps that reach them, and the stride-1 convolution over grad_output that they form.
+struct Phase {
+  int64_t cells, taps, first_tap, tap_step, padding, dilation;
+};
+
+Phase input_gradient_phase(const cpu::Convolution& c, int axis, int64_t phase) {
+  const int64_t stride = c.stride[axis], dilation = c.dilation[axis];
+  const int64_t step = stride / std::gcd(stride, dilation);
+  const int64_t at = phase + c.padding[axis];
+  Phase result{};
+  result.cells = (c.in[axis] - phase + stride - 1) / stride;
+  result.tap_step = step;
+  // Input cell i meets output cell (i + padding - tap * dilation) / stride, when that is whole.
+  while (result.first_tap < step && (at - result.first_tap * dilation) % stride != 0) {
+    ++result.first_tap;
+  }
+  if (result.first_tap == step || result.first_tap >= c.filter[axis]) return result;
+  result.taps = (c.filter[axis] - 1 - result.first_tap) / step + 1;
+  result.dilation = dilation * step / stride;
+  result.padding =
+      (result.taps - 1) * result.dilation - (at - result.first_tap * dilation) / stride;
+  return result;
+}
+
+// The input gradient is a convolution of grad_output with the filters flipped and their two
+// channel axes exchanged; where the forward pass strides, one such convolution for each phase.
+template <typename T>
+void implicit_gemm_input_gradient(const cpu::Convolution& c, const T* grad_output, const T* weight,
+                                  T* grad_input, const Tensor& result) {
+  bool covered = true;
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    for (int64_t phase = 0; phase < c.stride[axis]; ++phase) {
+      covered = covered && input_gradient_phase(c, axis, phase).taps > 0;
+    }
+  }
+  if (!covered) result.zero_();
+
+  const int64_t phases = c.stride[0] * c.stride[1] * c.stride[2];
+  for (int64_t index = 0; index < phases; ++index) {
+    cpu::Convolution g = c;
+    g.C = c.K;
+    g.K = c.C;
+    g.input = c.output;
+    g.output = c.input;
+    g.weight.k = c.weight.c;
+    g.weight.c = c.weight.k;
+    const T* filter = weight;
+    T* cells = grad_input;
+    bool empty = false;
+    int64_t rest = index;
+    for (int axis = kSpatial - 1; axis >= 0; --axis) {
+      const int64_t phase = rest % c.stride[axis];
+      rest /= c.stride[axis];
+      const Phase part = input_gradient_phase(c, axis, phase);
+      empty = empty || part.taps == 0 || part.cells <= 0;
+      g.in[axis] = c.out[axis];
+      g.out[axis] = part.cells;
+      g.filter[axis] = part.taps;
+      g.stride[axis] = 1;
+      g.padding[axis] = part.padding;
+      g.dilation[axis] = part.dilation;
+      const int64_t last_tap = part.first_tap + (part.taps - 1) * part.tap_step;
+      if (part.taps > 0) filter += last_tap * c.weight.spatial[axis];
+      g.weight.spatial[axis] = -part.tap_step * c.weight.spatial[axis];
+      cells += phase * c.input.spatial[axis];
+      g.output.spatial[axis] = c.stride[axis] * c.input.spatial[axis];
+    }
+    if (!empty) implicit_gemm<T>(g, grad_output, filter, nullptr, cells, result);
+  }
+}
+
+template <typename T>
+void implicit_gemm_weight_gradient(const cpu::Convolution& shape, const T* grad_output,
+                                   const T* input, const Tensor& result) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const int64_t threads = threads_for(shape);
+  const cpu::GradientBlocking cut = kernels.plan_weight_gradient(shape, threads);
+  // Threads that share out the pixels sum into results of their own; these are added in order.
+  Tensor parts;
+  if (cut.splits > 1) {
+    parts = at::empty({cut.splits * result.numel()}, result.options());
+    parts = parts.as_strided({cut.splits, result.numel()}, {result.numel(), 1});
+  }
+  T* const to = cut.splits > 1 ? parts.mutable_data_ptr<T>() : result.mutable_data_ptr<T>();
+  const cpu::ConvolutionWeightGradient<T> p{shape, cut, input, grad_output, to, result.numel()};
+  run_tasks<T>(cut.tasks(shape.G), threads, kernels.weight_gradient_workspace(shape, cut), result,
+               [&](int64_t first, int64_t last, T* workspace) {
+                 kernels.weight_gradient(p, first, last, workspace);
+               });
+  if (cut.splits > 1) {
+    Tensor flat = result.as_strided({result.numel()}, {1});
+    at::sum_out(flat, parts, 0);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------
+// im2col: the patch matrix written out, and one multiplication by ATen. Any dtype, any device.
+// ---------------------------------------------------------------------------------------------
+
+// Sizes and strides of every patch of `padded`: (N, C, filter..., output...).
+Tensor patch_view(const Tensor& padded, at::IntArrayRef filter, at::IntArrayRef output,
+                  const Parameters& p) {
+  at::DimVector size = {padded.size(0), padded.size(1)};
+  at::DimVector stride = {padded.stride(0), padded.stride(1)};
+  for (size_t axis = 0; axis < filter.size(); ++axis) {
+    size.push_back(filter[axis]);
+    stride.push_back(padded.stride(axis + 2) * p.dilation[axis].expect_int());
+  }
+  for (size_t axis = 0; axis < output.size(); ++axis) {
+    size.push_back(output[axis]);
+    stride.push_back(padded.stride(axis + 2) * p.stride[axis].expect_int());
+  }
+  return padded.as_strided(size, stride, padded.storage_offset());
+}
+
+// The patch matrix of every image and group: (N, G, C / G * taps, P).
+Tensor im2col(const Tensor& input, at::IntArrayRef filter, at::IntArrayRef output,
+              const Parameters& p) {
+  at::DimVector padding;
+  for (int64_t axis = static_cast<int64_t>(filter.size()) - 1; axis >= 0; --axis) {
+    padding.push_back(p.padding_before[axis].expect_int());
+    padding.push_back(p.padding_after[axis].expect_int());
+  }
+  const int64_t groups = p.groups.expect_int();
+  const int64_t rows = input.size(1) / groups * c10::multiply_integers(filter);
+  return patch_view(at::constant_pad_nd(input, padding), filter, output, p)
+      .reshape({input.size(0), groups, rows, c10::multiply_integers(output)});
+}
+
+// The adjoint: every entry of the patch matrix added to the input cell it was read from.
+void col2im(const Tensor& columns, const Tensor& result, at::IntArrayRef filter,
+            at::IntArrayRef output, const Parameters& p) {
+  at::DimVector padded_size(result.sizes().slice(0, 2));
+  for (size_t axis = 0; axis < filter.size(); ++axis) {
+    padded_size.push_back(result.size(axis + 2) + p.padding_before[axis].expect_int() +
+                          p.padding_after[axis].expect_int());
+  }
+  Tensor padded = at::zeros(padded_size, result.options());
+  Tensor to = patch_view(padded, filter, output, p);
+  Tensor from = columns.reshape(to.sizes());
+  // Within one tap no two entries meet in a cell, so that each tap is one ordinary addition.
+  for (int64_t tap = 0; tap < c10::multiply_integers(filter); ++tap) {
+    Tensor to_tap = to, from_tap = from;
+    int64_t rest = tap;
+    for (int64_t axis = static_cast<int64_t>(filter.size()) - 1; axis >= 0; --axis) {
+      to_tap = to_tap.select(axis + 2, rest % filter[axis]);
+      from_tap = from_tap.select(axis + 2, rest % filter[axis]);
+      rest /= filter[axis];
+    }
+    to_tap.add_(from_tap);
+  }
+  for (size_t axis = 0; axis < filter.size(); ++axis) {
+    padded = padded.narrow(axis + 2, p.padding_before[axis].expect_int(), result.size(axis + 2));
+  }
+  result.copy_(padded);
+}
+
+// ---------------------------------------------------------------------------------------------
+// The three operations
+// ---------------------------------------------------------------------------------------------
+
+Tensor by_group(const Tensor& features, int64_t groups) {  // (N, C, ...) -> (N, G, C / G, P)
+  return features.reshape({features.size(0), groups, features.size(1) / groups,
+                           c10::multiply_integers(features.sizes().slice(2))});
+}
+
+Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                       SymInt groups, c10::string_view algorithm) {
+  const Tensor output = empty_output(input, weight, bias, stride, padding, dilation, groups);
+  const Algorithm chosen = choose_algorithm("convolution", algorithm);
+  const auto p =
+      make_parameters("convolution", weight.dim() - 2, stride, padding, dilation, groups);
+  if (output.numel() == 0) return output;
+
+  if (chosen == Algorithm::im2col || weight.numel() == 0) {
+    const int64_t G = p.groups.expect_int();
+    const auto filter = weight.sizes().slice(2), out = output.sizes().slice(2);
+    const Tensor filters = weight.reshape({G, weight.size(0) / G, weight.numel() / weight.size(0)});
+    Tensor result = at::matmul(filters, im2col(input, filter, out, p)).reshape(output.sizes());
+    if (bias.has_value()) {
+      at::DimVector shape(output.dim(), 1);
+      shape[1] = -1;
+      result = result + bias->view(shape);
+    }
+    output.copy_(result);
+    return output;
+  }
+
+  const auto shape = describe(input.sizes(), input.strides(), weight.sizes(), weight.strides(),
+                              output.sizes(), output.strides(), p);
+  const Tensor packed_bias = bias.has_value() ? bias->contiguous() : Tensor();
+  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "convolution", [&] {
+    implicit_gemm<scalar_t>(shape, input.const_data_ptr<scalar_t>(),
+                            weight.const_data_ptr<scalar_t>(),
+                            bias.has_value() ? packed_bias.const_data_ptr<scalar_t>() : nullptr,
+                            output.mutable_data_ptr<scalar_t>(), output);
+  });
+  return output;
+}
+
+Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& weight,
+                                      SymIntArrayRef input_size, SymIntArrayRef stride,
+                                      SymIntArrayRef padding, SymIntArrayRef dilation,
+                                      SymInt groups, c10::string_view algorithm) {
+  constexpr auto op = "convolution_input_gradient";
+  const Tensor grad_input =
+      empty_input_gradient(grad_output, weight, input_size, stride, padding, dilation, groups);
+  const Algorithm chosen = choose_algorithm(op, algorithm);
+  const auto p = make_parameters(op, weight.dim() - 2, stride, padding, dilation, groups);
+  if (grad_input.numel() == 0) return grad_input;
+  if (weight.numel() == 0) return grad_input.zero_();
+
+  if (chosen == Algorithm::im2col) {
+    const int64_t G = p.groups.expect_int();
+    const Tensor filters = weight.reshape({G, weight.size(0) / G, weight.numel() / weight.size(0)});
+    col2im(at::matmul(filters.transpose(1, 2), by_group(grad_output, G)), grad_input,
+           weight.sizes().slice(2), grad_output.sizes().slice(2), p);
+    return grad_input;
+  }
+
+  const auto shape = describe(grad_input.sizes(), grad_input.strides(), weight.sizes(),
+                              weight.strides(), grad_output.sizes(), grad_output.strides(), p);
+  AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), op, [&] {
+    implicit_gemm_input_gradient<scalar_t>(shape, grad_output.const_data_ptr<scalar_t>(),
+                                           weight.const_data_ptr<scalar_t>(),
+                                           grad_input.mutable_data_ptr<scalar_t>(), grad_input);
+  });
+  return grad_input;
+}
+
+Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& input,
+                                       SymIntArrayRef weight_size, SymIntArrayRef stride,
+                                       SymIntArrayRef padding, SymIntArrayRef dilation,
+                                       SymInt groups, c10::string_view algorithm) {
+  constexpr auto op = "convolution_weight_gradient";
+  const Tensor grad_weight =
+      empty_weight_gradient(grad_output, input, weight_size, stride, padding, dilation, groups);
+  const Algorithm chosen = choose_algorithm(op, algorithm);
+  const auto p = make_parameters(op, grad_weight.dim() - 2, stride, padding, dilation, groups);
+  if (grad_weight.numel() == 0) return grad_weight;
+  if (grad_output.numel() == 0) return grad_weight.zero_();
+
+  if (chosen == Algorithm::im2col) {
+    const int64_t G = p.groups.expect_int();
+    const Tensor patches =
+        im2col(input, grad_weight.sizes().slice(2), grad_output.sizes().slice(2), p);
+    const Tensor products = at::matmul(by_group(grad_output, G), patches.transpose(2, 3));
+    grad_weight.copy_(products.sum(0).reshape(grad_weight.sizes()));
+    return grad_weight;
+  }
+
+  const auto shape = describe(input.sizes(), input.strides(), grad_weight.sizes(),
+                              grad_weight.strides(), grad_output.sizes(), grad_output.strides(), p);
+  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), op, [&] {
+    implicit_gemm_weight_gradient<scalar_t>(shape, grad_output.const_data_ptr<scalar_t>(),
+                                            input.const_data_ptr<scalar_t>(), grad_weight);
+  });
+  return grad_weight;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Meta and fake tensors
+// ---------------------------------------------------------------------------------------------
+
+Tensor convolution_meta(const Tensor& input, const Tensor& weight,
+                        const std::optional<Tensor>& bias, SymIntArrayRef stride,
+                        SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                        c10::string_view algorithm) {
+  choose_algorithm("convolution", algorithm);
+  return empty_output(input, weight, bias, stride, padding, dilation, std::move(groups));
+}
+
+Tensor convolution_input_gradient_meta(const Tensor& grad_output, const Tensor& weight,
+                                       SymIntArrayRef input_size, SymIntArrayRef stride,
+                                       SymIntArrayRef padding, SymIntArrayRef dilation,
+                                       SymInt groups, c10::string_view algorithm) {
+  choose_algorithm("convolution_input_gradient", algorithm);
+  return empty_input_gradient(grad_output, weight, input_size, stride, padding, dilation,
+                              std::move(groups));
+}
+
+Tensor convolution_weight_gradient_meta(const Tensor& grad_output, const Tensor& input,
+                                        SymIntArrayRef weight_size, SymIntArrayRef stride,
+                                        SymIntArrayRef padding, SymIntArrayRef dilation,
+                                        SymInt groups, c10::string_view algorithm) {
+  choose_algorithm("convolution_weight_gradient", algorithm);
+  return empty_weight_gradient(grad_output, input, weight_size, stride, padding, dilation,
+                               std::move(groups));
+}
+
+// ---------------------------------------------------------------------------------------------
+// Derivatives in reverse mode. Each operation is f(a, b, [bias,] [size,] stride, padding, dilation,
+// groups, algorithm), linear in the tensors a and b; what a gradient needs is the other tensor, and
+// a tensor that no gradient asks for is not kept.
+// ---------------------------------------------------------------------------------------------
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+template <typename Signature>
+auto operation(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+Tensor call_convolution(const Tensor& input, const Tensor& weight,
+                        const std::optional<Tensor>& bias, SymIntArrayRef stride,
+                        SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                        c10::string_view algorithm) {
+  static const auto op = operation<decltype(convolution_cpu)>("cnn_ext::convolution");
+  return op.call(input, weight, bias, stride, padding, dilation, std::move(groups), algorithm);
+}
+
+Tensor call_input_gradient(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef size,
+                           SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                           SymInt groups, c10::string_view algorithm) {
+  static const auto op =
+      operation<decltype(convolution_input_gradient_cpu)>("cnn_ext::convolution_input_gradient");
+  return op.call(grad_output, weight, size, stride, padding, dilation, std::move(groups),
+                 algorithm);
+}
+
+Tensor call_weight_gradient(const Tensor& grad_output, const Tensor& input, SymIntArrayRef size,
+                            SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                            SymInt groups, c10::string_view algorithm) {
+  static const auto op =
+      operation<decltype(convolution_weight_gradient_cpu)>("cnn_ext::convolution_weight_gradient");
+  return op.call(grad_output, input, size, stride, padding, dilation, std::move(groups), algorithm);
+}
+
+// What every backward reads: the two tensors, where kept, their sizes, and the other arguments.
+struct Saved {
+  Tensor a, b;
+  std::vector<SymInt> a_size, b_size, stride, padding, dilation;
+  SymInt groups;
+  std::string algorithm;
+
+  static void write(AutogradContext* context, const Tensor& a, const Tensor& b,
+                    SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                    const SymInt& groups, c10::string_view algorithm) {
+    context->save_for_backward(
+        {b.requires_grad() ? a : Tensor(), a.requires_grad() ? b : Tensor()});
+    auto& data = context->saved_data;
+    data["a_size"] = a.sym_sizes();
+    data["b_size"] = b.sym_sizes();
+    data["stride"] = stride;
+    data["padding"] = padding;
+    data["dilation"] = dilation;
+    data["groups"] = groups;
+    data["algorithm"] = std::string(algorithm);
+  }
+  static Saved read(AutogradContext* context) {
+    const auto tensors = context->get_saved_variables();
+    auto& data = context->saved_data;
+    return {tensors[0],
+            tensors[1],
+            data["a_size"].toSymIntVector(),
+            data["b_size"].toSymIntVector(),
+            data["stride"].toSymIntVector(),
+            data["padding"].toSymIntVector(),
+            data["dilation"].toSymIntVector(),
+            data["groups"].toSymInt(),
+            data["algorithm"].toStringRef()};
+  }
+};
+
+struct ConvolutionNode : torch::autograd::Function<ConvolutionNode> {
+  static constexpr bool is_traceable = true;
+
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
+                        const std::optional<Tensor>& bias, SymIntArrayRef stride,
+                        SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                        c10::string_view algorithm) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    Saved::write(context, input, weight, stride, padding, dilation, groups, algorithm);
+    context->saved_data["bias"] = bias.has_value();
+    return call_convolution(input, weight, bias, stride, padding, dilation, groups, algorithm);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const Saved s = Saved::read(context);
+    variable_list result(8);
+    if (!grads[0].defined()) return result;
+    if (context->needs_input_grad(0)) {
+      result[0] = call_input_gradient(grads[0], s.b, s.a_size, s.stride, s.padding, s.dilation,
+                                      s.groups, s.algorithm);
+    }
+    if (context->needs_input_grad(1)) {
+      result[1] = call_weight_gradient(grads[0], s.a, s.b_size, s.stride, s.padding, s.dilation,
+                                       s.groups, s.algorithm);
+    }
+    if (context->saved_data["bias"].toBool() && context->needs_input_grad(2)) {
+      at::DimVector all_but_channels = {0};
+      for (int64_t axis = 2; axis < grads[0].dim(); ++axis) all_but_channels.push_back(axis);
+      result[2] = grads[0].sum(all_but_channels);
+    }
+    return result;
+  }
+};
+
+struct InputGradientNode : torch::autograd::Function<InputGradientNode> {
+  static constexpr bool is_traceable = true;
+
+  static Tensor forward(AutogradContext* context, const Tensor& grad_output, const Tensor& weight,
+                        SymIntArrayRef size, SymIntArrayRef stride, SymIntArrayRef padding,
+                        SymIntArrayRef dilation, SymInt groups, c10::string_view algorithm) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    Saved::write(context, grad_output, weight, stride, padding, dilation, groups, algorithm);
+    return call_input_gradient(grad_output, weight, size, stride, padding, dilation, groups,
+                               algorithm);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const Saved s = Saved::read(context);
+    variable_list result(8);
+    if (!grads[0].defined()) return result;
+    if (context->needs_input_grad(0)) {
+      result[0] = call_convolution(grads[0], s.b, std::nullopt, s.stride, s.padding, s.dilation,
+                                   s.groups, s.algorithm);
+    }
+    if (context->needs_input_grad(1)) {
+      result[1] = call_weight_gradient(s.a, grads[0], s.b_size, s.stride, s.padding, s.dilation,
+                                       s.groups, s.algorithm);
+    }
+    return result;
+  }
+};
+
+struct WeightGradientNode : torch::autograd::Function<WeightGradientNode> {
+  static constexpr bool is_traceable = true;
+
+  static Tensor forward(AutogradContext* context, const Tensor& grad_output, const Tensor& input,
+                        SymIntArrayRef size, SymIntArrayRef stride, SymIntArrayRef padding,
+                        SymIntArrayRef dilation, SymInt groups, c10::string_view algorithm) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    Saved::write(context, grad_output, input, stride, padding, dilation, groups, algorithm);
+    return call_weight_gradient(grad_output, input, size, stride, padding, dilation, groups,
+                                algorithm);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const Saved s = Saved::read(context);
+    variable_list result(8);
+    if (!grads[0].defined()) return result;
+    if (context->needs_input_grad(0)) {
+      result[0] = call_convolution(s.b, grads[0], std::nullopt, s.stride, s.padding, s.dilation,
+                                   s.groups, s.algorithm);
+    }
+    if (context->needs_input_grad(1)) {
+      result[1] = call_input_gradient(s.a, grads[0], s.b_size, s.stride, s.padding, s.dilation,
+                                      s.groups, s.algorithm);
+    }
+    return result;
+  }
+};
+
+// A tangent that reached this far would be dropped without a word.
+void refuse_forward_mode(const char* op, std::initializer_list<const Tensor*> tensors) {
+  if (!c10::AutogradState::get_tls_state().get_fw_grad_mode()) return;
+  for (const Tensor* tensor : tensors) {
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        !tensor->defined() || !tensor->_fw_grad(0).defined(), "torch.ops.cnn_ext.", op,
+        " has no forward-mode derivative of its own, nor has compiled code: call "
+        "cnn_ext.functional or the Function in cnn_ext.ops, outside torch.compile");
+  }
+}
+
+Tensor convolution_autograd(const Tensor& input, const Tensor& weight,
+                            const std::optional<Tensor>& bias, SymIntArrayRef stride,
+                            SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                            c10::string_view algorithm) {
+  const Tensor no_bias;
+  refuse_forward_mode("convolution", {&input, &weight, bias.has_value() ? &*bias : &no_bias});
+  return ConvolutionNode::apply(input, weight, bias, stride, padding, dilation, groups, algorithm);
+}
+
+Tensor input_gradient_autograd(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef size,
+                               SymIntArrayRef stride, SymIntArrayRef padding,
+                               SymIntArrayRef dilation, SymInt groups, c10::string_view algorithm) {
+  refuse_forward_mode("convolution_input_gradient", {&grad_output, &weight});
+  return InputGradientNode::apply(grad_output, weight, size, stride, padding, dilation, groups,
+                                  algorithm);
+}
+
+Tensor weight_gradient_autograd(const Tensor& grad_output, const Tensor& input, SymIntArrayRef size,
+                                SymIntArrayRef stride, SymIntArrayRef padding,
+                                SymIntArrayRef dilation, SymInt groups,
+                                c10::string_view algorithm) {
+  refuse_forward_mode("convolution_weight_gradient", {&grad_output, &input});
+  return WeightGradientNode::apply(grad_output, input, size, stride, padding, dilation, groups,
+                                   algorithm);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(cnn_ext, m) {
+  m.def(
+      "convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, "
+      "SymInt[] padding, SymInt[] dilation, SymInt groups, str algorithm) -> Tensor");
+  m.def(
+      "convolution_input_gradient(Tensor grad_output, Tensor weight, SymInt[] input_size, "
+      "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, str algorithm) "
+      "-> Tensor");
+  m.def(
+      "convolution_weight_gradient(Tensor grad_output, Tensor input, SymInt[] weight_size, "
+      "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, str algorithm) "
+      "-> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(cnn_ext, CPU, m) {
+  m.impl("convolution", convolution_cpu);
+  m.impl("convolution_input_gradient", convolution_input_gradient_cpu);
+  m.impl("convolution_weight_gradient", convolution_weight_gradient_cpu);
+}
+
+TORCH_LIBRARY_IMPL(cnn_ext, Meta, m) {
+  m.impl("convolution", convolution_meta);
+  m.impl("convolution_input_gradient", convolution_input_gradient_meta);
+  m.impl("convolution_weight_gradient", convolution_weight_gradient_meta);
+}
+
+TORCH_LIBRARY_IMPL(cnn_ext, Autograd, m) {
+  m.impl("convolution", convolution_autograd);
+  m.impl("convolution_input_gradient", input_gradient_autograd);
+  m.impl("convolution_weight_gradient", weight_gradient_autograd);
+}
+
+}  // namespace cnn_ext
