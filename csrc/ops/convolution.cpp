@@ -201,8 +201,8 @@ cpu::Convolution describe(at::IntArrayRef input_size, at::IntArrayRef input_stri
   c.G = p.groups.expect_int();
   c.C = weight_size[1];
   c.K = weight_size[0] / c.G;
-  c.input = {input_stride[0], input_stride[1], {}};
-  c.output = {output_stride[0], output_stride[1], {}};
+  c.input = {input_stride[0], c.C * input_stride[1], input_stride[1], {}};
+  c.output = {output_stride[0], c.K * output_stride[1], output_stride[1], {}};
   c.weight = {c.K * weight_stride[0], weight_stride[0], weight_stride[1], {}};
   const int missing = kSpatial + 2 - static_cast<int>(input_size.size());
   for (int axis = 0; axis < kSpatial; ++axis) {
@@ -218,6 +218,45 @@ cpu::Convolution describe(at::IntArrayRef input_size, at::IntArrayRef input_stri
     c.input.spatial[axis] = input_stride[from + 2];
     c.output.spatial[axis] = output_stride[from + 2];
     c.weight.spatial[axis] = weight_stride[from + 2];
+  }
+  return c;
+}
+
+// An equal convolution with fewer taps and more channels, where memory allows: a tap along an axis
+// whose windows never touch padding is a channel by another name. A filter as large as its input
+// becomes a matrix product, and an image of one channel gets rows of channels to copy. Windows that
+// overlap may be read so, but not written: `written` is for the input gradient.
+cpu::Convolution merge_taps_into_channels(cpu::Convolution c, bool written) {
+  const auto foldable = [&](int axis) {
+    const int64_t extent = (c.filter[axis] - 1) * c.dilation[axis] + 1;
+    const bool inside =
+        c.padding[axis] == 0 && (c.out[axis] - 1) * c.stride[axis] + extent <= c.in[axis];
+    const bool whole = c.out[axis] == 1 && c.filter[axis] == c.in[axis] && c.dilation[axis] == 1;
+    return c.filter[axis] > 1 && inside && (whole || !written);
+  };
+  const auto fold = [&](int axis, int64_t input_step, int64_t weight_step) {
+    c.C *= c.filter[axis];
+    c.input.c = input_step;
+    c.weight.c = weight_step;
+    c.in[axis] = (c.out[axis] - 1) * c.stride[axis] + 1;
+    c.filter[axis] = 1;
+  };
+  for (int axis = 0; axis < kSpatial; ++axis) {  // taps inside channels, as in NCHW
+    const int64_t step = c.dilation[axis] * c.input.spatial[axis];
+    const int64_t weight_step = c.weight.spatial[axis], F = c.filter[axis];
+    if (foldable(axis) && c.C > 1 && c.input.c == F * step && c.weight.c == F * weight_step) {
+      fold(axis, step, weight_step);
+    }
+  }
+  for (int axis = kSpatial - 1; axis >= 0; --axis) {  // channels inside taps, as in channels_last
+    const int64_t step = c.dilation[axis] * c.input.spatial[axis];
+    const int64_t weight_step = c.weight.spatial[axis];
+    if (!foldable(axis)) continue;
+    if (c.C == 1) {
+      fold(axis, step, weight_step);
+    } else if (step == c.C * c.input.c && weight_step == c.C * c.weight.c) {
+      fold(axis, c.input.c, c.weight.c);
+    }
   }
   return c;
 }
@@ -458,8 +497,8 @@ Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::opt
                               output.sizes(), output.strides(), p);
   const Tensor packed_bias = bias.has_value() ? bias->contiguous() : Tensor();
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "convolution", [&] {
-    implicit_gemm<scalar_t>(shape, input.const_data_ptr<scalar_t>(),
-                            weight.const_data_ptr<scalar_t>(),
+    implicit_gemm<scalar_t>(merge_taps_into_channels(shape, false),
+                            input.const_data_ptr<scalar_t>(), weight.const_data_ptr<scalar_t>(),
                             bias.has_value() ? packed_bias.const_data_ptr<scalar_t>() : nullptr,
                             output.mutable_data_ptr<scalar_t>(), output);
   });
@@ -489,9 +528,9 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
   const auto shape = describe(grad_input.sizes(), grad_input.strides(), weight.sizes(),
                               weight.strides(), grad_output.sizes(), grad_output.strides(), p);
   AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), op, [&] {
-    implicit_gemm_input_gradient<scalar_t>(shape, grad_output.const_data_ptr<scalar_t>(),
-                                           weight.const_data_ptr<scalar_t>(),
-                                           grad_input.mutable_data_ptr<scalar_t>(), grad_input);
+    implicit_gemm_input_gradient<scalar_t>(
+        merge_taps_into_channels(shape, true), grad_output.const_data_ptr<scalar_t>(),
+        weight.const_data_ptr<scalar_t>(), grad_input.mutable_data_ptr<scalar_t>(), grad_input);
   });
   return grad_input;
 }
@@ -520,7 +559,8 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   const auto shape = describe(input.sizes(), input.strides(), grad_weight.sizes(),
                               grad_weight.strides(), grad_output.sizes(), grad_output.strides(), p);
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), op, [&] {
-    implicit_gemm_weight_gradient<scalar_t>(shape, grad_output.const_data_ptr<scalar_t>(),
+    implicit_gemm_weight_gradient<scalar_t>(merge_taps_into_channels(shape, false),
+                                            grad_output.const_data_ptr<scalar_t>(),
                                             input.const_data_ptr<scalar_t>(), grad_weight);
   });
   return grad_weight;

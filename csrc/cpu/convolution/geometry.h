@@ -13,7 +13,7 @@ namespace cnn_ext::cpu {
 constexpr int kSpatial = 3;
 
 struct FeatureMapStrides {
-  int64_t n, c, spatial[kSpatial];
+  int64_t n, g, c, spatial[kSpatial];
 };
 
 struct FilterStrides {

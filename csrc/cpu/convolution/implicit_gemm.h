@@ -111,8 +111,8 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
     const int64_t pixel_block = task % cut.pixel_blocks;
     const int64_t filter_task = task / cut.pixel_blocks % cut.filter_tasks;
     const int64_t g = task / cut.pixel_blocks / cut.filter_tasks;
-    const T* input = p.input + g * shape.C * shape.input.c;
-    T* output = p.output + g * shape.K * shape.output.c;
+    const T* input = p.input + g * shape.input.g;
+    T* output = p.output + g * shape.output.g;
 
     const int64_t q0 = pixel_block * cut.pixel_block;
     const int64_t q1 =
@@ -230,8 +230,8 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
     const int64_t chunk = task % cut.chunks;
     const int64_t split = task / cut.chunks % cut.splits;
     const int64_t g = task / cut.chunks / cut.splits;
-    const T* input = p.input + g * shape.C * shape.input.c;
-    const T* grad_output = p.grad_output + g * shape.K * shape.output.c;
+    const T* input = p.input + g * shape.input.g;
+    const T* grad_output = p.grad_output + g * shape.output.g;
     const int64_t r0 = chunk * cut.chunk;
     const int64_t r1 = r0 + cut.chunk < shape.reduction() ? r0 + cut.chunk : shape.reduction();
 

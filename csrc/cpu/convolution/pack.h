@@ -32,33 +32,45 @@ inline int64_t cut_runs(const Convolution& shape, int64_t first, int64_t last, i
   return count;
 }
 
-// Where one filter tap meets the input along a run: pixels first <= j < last of the run read
+// Counts through the taps of a filter, the last axis fastest.
+struct Tap {
+  int64_t at[kSpatial];
+
+  Tap(const Convolution& shape, int64_t index) {
+    for (int axis = kSpatial - 1; axis >= 0; --axis) {
+      at[axis] = index % shape.filter[axis];
+      index /= shape.filter[axis];
+    }
+  }
+  void next(const Convolution& shape) {
+    for (int axis = kSpatial - 1; axis >= 0; --axis) {
+      if (++at[axis] < shape.filter[axis]) return;
+      at[axis] = 0;
+    }
+  }
+};
+
+// Where one tap meets the input along a run: pixels first <= j < last of the run read
 // input[offset + j * step + c * stride of c]; the others lie in the padding.
 struct Contact {
   int64_t offset, step, first, last;
 };
 
-inline Contact meet(const Convolution& shape, const Run& run, int64_t tap) {
-  int64_t t[kSpatial];
-  for (int axis = kSpatial - 1; axis >= 0; --axis) {
-    t[axis] = tap % shape.filter[axis];
-    tap /= shape.filter[axis];
-  }
+inline Contact meet(const Convolution& shape, const Run& run, const Tap& tap) {
   Contact contact{run.n * shape.input.n, 0, 0, run.length};
+  int64_t at = 0;
   for (int axis = 0; axis < kSpatial; ++axis) {
-    const int64_t at =
-        run.out[axis] * shape.stride[axis] - shape.padding[axis] + t[axis] * shape.dilation[axis];
+    at = run.out[axis] * shape.stride[axis] - shape.padding[axis] +
+         tap.at[axis] * shape.dilation[axis];
     contact.offset += at * shape.input.spatial[axis];
-    if (axis < kSpatial - 1) {
-      if (at < 0 || at >= shape.in[axis]) contact.last = 0;
-      continue;
-    }
-    // first: the least j with at + j * stride >= 0; last: the least with at + j * stride >= in.
-    const int64_t stride = shape.stride[axis];
-    contact.step = stride * shape.input.spatial[axis];
-    if (at < 0) contact.first = (-at + stride - 1) / stride;
-    const int64_t end = shape.in[axis] - at;
-    const int64_t last = end <= 0 ? 0 : (end + stride - 1) / stride;
+    if (axis < kSpatial - 1 && (at < 0 || at >= shape.in[axis])) contact.last = 0;
+  }
+  // first: the least j with at + j * stride >= 0; last: the least with at + j * stride >= in.
+  const int64_t stride = shape.stride[kSpatial - 1], in = shape.in[kSpatial - 1];
+  contact.step = stride * shape.input.spatial[kSpatial - 1];
+  if (at < 0) contact.first = (-at + stride - 1) / stride;
+  if (at + (run.length - 1) * stride >= in) {
+    const int64_t last = at >= in ? 0 : (in - at + stride - 1) / stride;
     if (contact.last > last) contact.last = last;
   }
   if (contact.first > contact.last) contact.first = contact.last = 0;
@@ -71,7 +83,11 @@ inline void copy_run(const T* from, int64_t step, int64_t first, int64_t last, i
                      T* to) {
   constexpr int64_t kLanes = Vec<T>::kLanes;
   if (step == 1) {
-    for (int64_t j = 0; j < length; j += kLanes) {
+    int64_t j = 0;
+    if (first == 0 && last == length) {
+      for (; j + kLanes <= length; j += kLanes) Vec<T>::load(from + j).store(to + j);
+    }
+    for (; j < length; j += kLanes) {
       const int64_t count = length - j < kLanes ? length - j : kLanes;
       int64_t lower = first - j, upper = last - j;
       lower = lower < 0 ? 0 : lower > count ? count : lower;
@@ -85,16 +101,35 @@ inline void copy_run(const T* from, int64_t step, int64_t first, int64_t last, i
   for (int64_t j = last; j < length; ++j) to[j] = T(0);
 }
 
+// to[j * to_step + i] = from[j * from_step + i * stride] for 0 <= i < count, 0 <= j < length.
+template <typename T>
+inline void copy_rows(const T* from, int64_t from_step, int64_t stride, int64_t count,
+                      int64_t length, T* to, int64_t to_step) {
+  if (stride == 1 && count <= Vec<T>::kLanes) {
+    for (int64_t j = 0; j < length; ++j, from += from_step, to += to_step) {
+      Vec<T>::load_range(from, 0, count).store_first(to, count);
+    }
+  } else if (stride == 1) {
+    for (int64_t j = 0; j < length; ++j, from += from_step, to += to_step) {
+      copy_run(from, 1, 0, count, count, to);
+    }
+  } else {
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t j = 0; j < length; ++j) to[j * to_step + i] = from[j * from_step + i * stride];
+    }
+  }
+}
+
 // The part of the reduction first <= r < last that belongs to one tap: channels c0 <= c < c1.
 struct TapRange {
-  int64_t tap, c0, c1, r0;  // r0: where it starts, counted from `first`
+  int64_t c0, c1, r0;  // r0: where it starts, counted from `first`
 };
 
 inline TapRange tap_range(const Convolution& shape, int64_t tap, int64_t first, int64_t last) {
   const int64_t start = tap * shape.C;
   const int64_t c0 = first > start ? first - start : 0;
   const int64_t c1 = last - start < shape.C ? last - start : shape.C;
-  return {tap, c0, c1, start + c0 - first};
+  return {c0, c1, start + c0 - first};
 }
 
 // Patch entries first <= r < last of every run, entry by entry:
@@ -106,8 +141,9 @@ void pack_entries(const Convolution& shape, const T* input, const Run* runs, int
   const int64_t real_last = last < shape.reduction() ? last : shape.reduction();
   for (const Run* run = runs; run < runs + count; ++run) {
     T* column = to + (run->column / panel) * steps * panel + run->column % panel;
-    for (int64_t tap = first / shape.C; tap * shape.C < real_last; ++tap) {
-      const TapRange range = tap_range(shape, tap, first, real_last);
+    int64_t index = first / shape.C;
+    for (Tap tap(shape, index); index * shape.C < real_last; ++index, tap.next(shape)) {
+      const TapRange range = tap_range(shape, index, first, real_last);
       const Contact contact = meet(shape, *run, tap);
       const T* from = input + contact.offset + range.c0 * shape.input.c;
       T* row = column + range.r0 * panel;
@@ -128,15 +164,19 @@ void pack_pixels(const Convolution& shape, const T* input, const Run* runs, int6
                  int64_t first, int64_t last, int64_t stride, T* to) {
   const int64_t real_last = last < shape.reduction() ? last : shape.reduction();
   for (const Run* run = runs; run < runs + count; ++run) {
-    for (int64_t tap = first / shape.C; tap * shape.C < real_last; ++tap) {
-      const TapRange range = tap_range(shape, tap, first, real_last);
+    int64_t index = first / shape.C;
+    for (Tap tap(shape, index); index * shape.C < real_last; ++index, tap.next(shape)) {
+      const TapRange range = tap_range(shape, index, first, real_last);
       const Contact contact = meet(shape, *run, tap);
       const int64_t channels = range.c1 - range.c0;
       const T* from = input + contact.offset + range.c0 * shape.input.c;
       T* row = to + run->column * stride + range.r0;
-      for (int64_t j = 0; j < run->length; ++j, from += contact.step, row += stride) {
-        const bool inside = j >= contact.first && j < contact.last;
-        copy_run(from, shape.input.c, 0, inside ? channels : 0, channels, row);
+      for (int64_t j = 0; j < contact.first; ++j)
+        copy_run(from, 1, 0, 0, channels, row + j * stride);
+      copy_rows(from + contact.first * contact.step, contact.step, shape.input.c, channels,
+                contact.last - contact.first, row + contact.first * stride, stride);
+      for (int64_t j = contact.last; j < run->length; ++j) {
+        copy_run(from, 1, 0, 0, channels, row + j * stride);
       }
     }
     if (last > real_last) {
@@ -165,13 +205,12 @@ void pack_filters(const ConvolutionForward<T>& p, int64_t g, int64_t panel) {
       if (k >= shape.K) break;
       const T* filter = p.weight + g * shape.weight.g + k * shape.weight.k;
       T* entries = to + i * filter_stride;
-      for (int64_t tap = first / shape.C; tap * shape.C < real_last; ++tap) {
-        const TapRange range = tap_range(shape, tap, first, real_last);
-        int64_t rest = tap;
+      int64_t index = first / shape.C;
+      for (Tap tap(shape, index); index * shape.C < real_last; ++index, tap.next(shape)) {
+        const TapRange range = tap_range(shape, index, first, real_last);
         const T* from = filter;
-        for (int axis = kSpatial - 1; axis >= 0; --axis) {
-          from += rest % shape.filter[axis] * shape.weight.spatial[axis];
-          rest /= shape.filter[axis];
+        for (int axis = 0; axis < kSpatial; ++axis) {
+          from += tap.at[axis] * shape.weight.spatial[axis];
         }
         for (int64_t c = range.c0; c < range.c1; ++c) {
           entries[(range.r0 + c - range.c0) * entry_stride] = from[c * shape.weight.c];
