@@ -22,10 +22,11 @@ struct Vec {
   }
   void store(T* to) const { __builtin_memcpy(to, &lanes, sizeof(Lanes)); }
 
-  // Lanes first <= i < last from memory, zero elsewhere; memory outside that range is not touched.
-  static Vec load_range(const T* from, int64_t first, int64_t last);
-  // Lanes i < count to memory; memory beyond them is not touched.
-  void store_first(T* to, int64_t count) const;
+  // The lanes first <= i < last. A masked load gives zero elsewhere, a masked store leaves the rest
+  // alone, and neither touches memory outside the mask.
+  struct Mask;
+  static Vec load(const T* from, Mask mask);
+  void store(T* to, Mask mask) const;
 
   // this + a * b
   Vec fused_add(Vec a, Vec b) const { return {lanes + a.lanes * b.lanes}; }
@@ -33,43 +34,52 @@ struct Vec {
 
 #if CNN_EXT_VECTOR_BYTES == 64
 
-inline uint32_t lane_mask(int64_t first, int64_t last) {
-  return ((1u << last) - 1u) & ~((1u << first) - 1u);
+template <typename T>
+struct Vec<T>::Mask {
+  uint32_t bits;
+  static Mask range(int64_t first, int64_t last) {
+    return {((1u << last) - 1u) & ~((1u << first) - 1u)};
+  }
+};
+template <>
+inline Vec<float> Vec<float>::load(const float* from, Mask mask) {
+  return {reinterpret_cast<Lanes>(_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask.bits), from))};
 }
 template <>
-inline Vec<float> Vec<float>::load_range(const float* from, int64_t first, int64_t last) {
-  const __mmask16 mask = static_cast<__mmask16>(lane_mask(first, last));
-  return {reinterpret_cast<Lanes>(_mm512_maskz_loadu_ps(mask, from))};
+inline void Vec<float>::store(float* to, Mask mask) const {
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>(mask.bits), reinterpret_cast<__m512>(lanes));
 }
 template <>
-inline void Vec<float>::store_first(float* to, int64_t count) const {
-  const __mmask16 mask = static_cast<__mmask16>(lane_mask(0, count));
-  _mm512_mask_storeu_ps(to, mask, reinterpret_cast<__m512>(lanes));
+inline Vec<double> Vec<double>::load(const double* from, Mask mask) {
+  return {reinterpret_cast<Lanes>(_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask.bits), from))};
 }
 template <>
-inline Vec<double> Vec<double>::load_range(const double* from, int64_t first, int64_t last) {
-  const __mmask8 mask = static_cast<__mmask8>(lane_mask(first, last));
-  return {reinterpret_cast<Lanes>(_mm512_maskz_loadu_pd(mask, from))};
-}
-template <>
-inline void Vec<double>::store_first(double* to, int64_t count) const {
-  const __mmask8 mask = static_cast<__mmask8>(lane_mask(0, count));
-  _mm512_mask_storeu_pd(to, mask, reinterpret_cast<__m512d>(lanes));
+inline void Vec<double>::store(double* to, Mask mask) const {
+  _mm512_mask_storeu_pd(to, static_cast<__mmask8>(mask.bits), reinterpret_cast<__m512d>(lanes));
 }
 
 #else
 
 template <typename T>
-inline Vec<T> Vec<T>::load_range(const T* from, int64_t first, int64_t last) {
-  if (first == 0 && last == kLanes) return load(from);
-  Vec v = zero();
-  for (int64_t i = first; i < last; ++i) v.lanes[i] = from[i];
-  return v;
+struct Vec<T>::Mask {
+  int64_t first, last;
+  static Mask range(int64_t first, int64_t last) { return {first, last}; }
+};
+template <typename T>
+inline Vec<T> Vec<T>::load(const T* from, Mask mask) {
+  if (mask.first == 0 && mask.last == kLanes) return load(from);
+  T lanes[kLanes] = {};
+  for (int i = 0; i < kLanes; ++i) {
+    if (i >= mask.first && i < mask.last) lanes[i] = from[i];
+  }
+  return load(lanes);
 }
 template <typename T>
-inline void Vec<T>::store_first(T* to, int64_t count) const {
-  if (count == kLanes) return store(to);
-  for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
+inline void Vec<T>::store(T* to, Mask mask) const {
+  if (mask.first == 0 && mask.last == kLanes) return store(to);
+  for (int i = 0; i < kLanes; ++i) {
+    if (i >= mask.first && i < mask.last) to[i] = lanes[i];
+  }
 }
 
 #endif

@@ -67,10 +67,10 @@ void store_filters_on_rows(const ConvolutionForward<T>& p, T* output, int64_t k,
     T* pixel = output + run->n * to.n + k * to.c;
     for (int axis = 0; axis < kSpatial; ++axis) pixel += run->out[axis] * to.spatial[axis];
     const T* from = tile + run->column - column;
-    for (int64_t i = 0; i < rows; ++i, pixel += to.c, from += Tile<T>::kCols) {
-      if (to.spatial[2] == 1) {
-        copy_run(from, 1, 0, run->length, run->length, pixel);
-      } else {
+    if (to.spatial[2] == 1) {
+      copy_rows(from, Tile<T>::kCols, 1, 0, run->length, run->length, rows, pixel, to.c);
+    } else {
+      for (int64_t i = 0; i < rows; ++i, pixel += to.c, from += Tile<T>::kCols) {
         for (int64_t j = 0; j < run->length; ++j) pixel[j * to.spatial[2]] = from[j];
       }
     }
@@ -85,10 +85,11 @@ void store_pixels_on_rows(const ConvolutionForward<T>& p, T* output, int64_t k, 
   for (const Run* run = runs; run < runs + count; ++run) {
     T* pixel = output + run->n * to.n + k * to.c;
     for (int axis = 0; axis < kSpatial; ++axis) pixel += run->out[axis] * to.spatial[axis];
-    for (int64_t j = 0; j < run->length; ++j, pixel += to.spatial[2], tile += Tile<T>::kCols) {
-      if (to.c == 1) {
-        copy_run(tile, 1, 0, cols, cols, pixel);
-      } else {
+    if (to.c == 1) {
+      copy_rows(tile, Tile<T>::kCols, 1, 0, cols, cols, run->length, pixel, to.spatial[2]);
+      tile += run->length * Tile<T>::kCols;
+    } else {
+      for (int64_t j = 0; j < run->length; ++j, pixel += to.spatial[2], tile += Tile<T>::kCols) {
         for (int64_t i = 0; i < cols; ++i) pixel[i * to.c] = tile[i];
       }
     }

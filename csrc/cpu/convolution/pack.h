@@ -77,46 +77,43 @@ inline Contact meet(const Convolution& shape, const Run& run, const Tap& tap) {
   return contact;
 }
 
-// to[j] = from[j * step] for first <= j < last, zero for the rest of the first `length`.
+// Copies `rows` rows of `length` cells: to[i * to_row + j] = from[i * from_row + j * step] where
+// first <= j < last, zero elsewhere.
 template <typename T>
-inline void copy_run(const T* from, int64_t step, int64_t first, int64_t last, int64_t length,
-                     T* to) {
-  constexpr int64_t kLanes = Vec<T>::kLanes;
+inline void copy_rows(const T* from, int64_t from_row, int64_t step, int64_t first, int64_t last,
+                      int64_t length, int64_t rows, T* to, int64_t to_row) {
+  using V = Vec<T>;
   if (step == 1) {
-    int64_t j = 0;
-    if (first == 0 && last == length) {
-      for (; j + kLanes <= length; j += kLanes) Vec<T>::load(from + j).store(to + j);
-    }
-    for (; j < length; j += kLanes) {
-      const int64_t count = length - j < kLanes ? length - j : kLanes;
+    for (int64_t j = 0; j < length; j += V::kLanes) {
+      const int64_t count = length - j < V::kLanes ? length - j : V::kLanes;
       int64_t lower = first - j, upper = last - j;
       lower = lower < 0 ? 0 : lower > count ? count : lower;
       upper = upper < lower ? lower : upper > count ? count : upper;
-      Vec<T>::load_range(from + j, lower, upper).store_first(to + j, count);
+      if (upper - lower == V::kLanes) {
+        for (int64_t i = 0; i < rows; ++i)
+          V::load(from + i * from_row + j).store(to + i * to_row + j);
+        continue;
+      }
+      const auto read = V::Mask::range(lower, upper), written = V::Mask::range(0, count);
+      for (int64_t i = 0; i < rows; ++i) {
+        V::load(from + i * from_row + j, read).store(to + i * to_row + j, written);
+      }
     }
     return;
   }
-  for (int64_t j = 0; j < first; ++j) to[j] = T(0);
-  for (int64_t j = first; j < last; ++j) to[j] = from[j * step];
-  for (int64_t j = last; j < length; ++j) to[j] = T(0);
+  for (int64_t i = 0; i < rows; ++i, from += from_row, to += to_row) {
+    for (int64_t j = 0; j < first; ++j) to[j] = T(0);
+    for (int64_t j = first; j < last; ++j) to[j] = from[j * step];
+    for (int64_t j = last; j < length; ++j) to[j] = T(0);
+  }
 }
 
-// to[j * to_step + i] = from[j * from_step + i * stride] for 0 <= i < count, 0 <= j < length.
+// to[j * to_row + i] = from[j * from_row + i * from_column] for j < rows and i < columns.
 template <typename T>
-inline void copy_rows(const T* from, int64_t from_step, int64_t stride, int64_t count,
-                      int64_t length, T* to, int64_t to_step) {
-  if (stride == 1 && count <= Vec<T>::kLanes) {
-    for (int64_t j = 0; j < length; ++j, from += from_step, to += to_step) {
-      Vec<T>::load_range(from, 0, count).store_first(to, count);
-    }
-  } else if (stride == 1) {
-    for (int64_t j = 0; j < length; ++j, from += from_step, to += to_step) {
-      copy_run(from, 1, 0, count, count, to);
-    }
-  } else {
-    for (int64_t i = 0; i < count; ++i) {
-      for (int64_t j = 0; j < length; ++j) to[j * to_step + i] = from[j * from_step + i * stride];
-    }
+inline void transpose(const T* from, int64_t from_row, int64_t from_column, int64_t rows,
+                      int64_t columns, T* to, int64_t to_row) {
+  for (int64_t i = 0; i < columns; ++i) {
+    for (int64_t j = 0; j < rows; ++j) to[j * to_row + i] = from[j * from_row + i * from_column];
   }
 }
 
@@ -146,10 +143,8 @@ void pack_entries(const Convolution& shape, const T* input, const Run* runs, int
       const TapRange range = tap_range(shape, index, first, real_last);
       const Contact contact = meet(shape, *run, tap);
       const T* from = input + contact.offset + range.c0 * shape.input.c;
-      T* row = column + range.r0 * panel;
-      for (int64_t c = range.c0; c < range.c1; ++c, from += shape.input.c, row += panel) {
-        copy_run(from, contact.step, contact.first, contact.last, run->length, row);
-      }
+      copy_rows(from, shape.input.c, contact.step, contact.first, contact.last, run->length,
+                range.c1 - range.c0, column + range.r0 * panel, panel);
     }
     if (last > real_last) {
       T* row = column + (real_last - first) * panel;
@@ -171,13 +166,19 @@ void pack_pixels(const Convolution& shape, const T* input, const Run* runs, int6
       const int64_t channels = range.c1 - range.c0;
       const T* from = input + contact.offset + range.c0 * shape.input.c;
       T* row = to + run->column * stride + range.r0;
-      for (int64_t j = 0; j < contact.first; ++j)
-        copy_run(from, 1, 0, 0, channels, row + j * stride);
-      copy_rows(from + contact.first * contact.step, contact.step, shape.input.c, channels,
-                contact.last - contact.first, row + contact.first * stride, stride);
-      for (int64_t j = contact.last; j < run->length; ++j) {
-        copy_run(from, 1, 0, 0, channels, row + j * stride);
+      // Before, within and after the input; only within it is there anything to read.
+      copy_rows(from, 0, 1, 0, 0, channels, contact.first, row, stride);
+      const T* inside = from + contact.first * contact.step;
+      const int64_t pixels = contact.last - contact.first;
+      if (shape.input.c == 1) {
+        copy_rows(inside, contact.step, 1, 0, channels, channels, pixels,
+                  row + contact.first * stride, stride);
+      } else {
+        transpose(inside, contact.step, shape.input.c, pixels, channels,
+                  row + contact.first * stride, stride);
       }
+      copy_rows(from, 0, 1, 0, 0, channels, run->length - contact.last, row + contact.last * stride,
+                stride);
     }
     if (last > real_last) {
       T* row = to + run->column * stride + (real_last - first);
