@@ -261,6 +261,45 @@ cpu::Convolution merge_taps_into_channels(cpu::Convolution c, bool written) {
   return c;
 }
 
+// Once no taps are left, pixels that lie evenly in memory are one long row, across images too.
+cpu::Convolution merge_pixels(cpu::Convolution c, bool written) {
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    const bool inside = c.padding[axis] == 0 && (c.out[axis] - 1) * c.stride[axis] < c.in[axis];
+    const bool whole = c.stride[axis] == 1 && c.in[axis] == c.out[axis];
+    if (c.filter[axis] != 1 || !inside || (written && !whole)) return c;
+  }
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    c.in[axis] = c.out[axis];
+    c.input.spatial[axis] *= c.stride[axis];
+    c.stride[axis] = 1;
+  }
+  // Each axis swallows the one outside it; the batch is outermost.
+  for (int inner = kSpatial - 1; inner >= 0; --inner) {
+    for (int outer = inner - 1; outer >= -1; --outer) {
+      int64_t& count = outer < 0 ? c.N : c.out[outer];
+      const int64_t input_step = outer < 0 ? c.input.n : c.input.spatial[outer];
+      const int64_t output_step = outer < 0 ? c.output.n : c.output.spatial[outer];
+      if (count == 1) continue;
+      if (c.out[inner] == 1) {
+        c.input.spatial[inner] = input_step;
+        c.output.spatial[inner] = output_step;
+      } else if (input_step != c.out[inner] * c.input.spatial[inner] ||
+                 output_step != c.out[inner] * c.output.spatial[inner]) {
+        break;
+      }
+      c.in[inner] = c.out[inner] *= count;
+      count = 1;
+      if (outer >= 0) c.in[outer] = 1;
+    }
+  }
+  return c;
+}
+
+// The same convolution as its kernels like it best. `written`: its input is what they write.
+cpu::Convolution simplify(const cpu::Convolution& c, bool written) {
+  return merge_pixels(merge_taps_into_channels(c, written), written);
+}
+
 // Waking a thread costs about as much as this many multiplications and additions.
 constexpr double kOperationsPerThread = 5e5;
 
@@ -497,8 +536,8 @@ Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::opt
                               output.sizes(), output.strides(), p);
   const Tensor packed_bias = bias.has_value() ? bias->contiguous() : Tensor();
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "convolution", [&] {
-    implicit_gemm<scalar_t>(merge_taps_into_channels(shape, false),
-                            input.const_data_ptr<scalar_t>(), weight.const_data_ptr<scalar_t>(),
+    implicit_gemm<scalar_t>(simplify(shape, false), input.const_data_ptr<scalar_t>(),
+                            weight.const_data_ptr<scalar_t>(),
                             bias.has_value() ? packed_bias.const_data_ptr<scalar_t>() : nullptr,
                             output.mutable_data_ptr<scalar_t>(), output);
   });
@@ -559,7 +598,7 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   const auto shape = describe(input.sizes(), input.strides(), grad_weight.sizes(),
                               grad_weight.strides(), grad_output.sizes(), grad_output.strides(), p);
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), op, [&] {
-    implicit_gemm_weight_gradient<scalar_t>(merge_taps_into_channels(shape, false),
+    implicit_gemm_weight_gradient<scalar_t>(simplify(shape, false),
                                             grad_output.const_data_ptr<scalar_t>(),
                                             input.const_data_ptr<scalar_t>(), grad_weight);
   });

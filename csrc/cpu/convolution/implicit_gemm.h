@@ -186,13 +186,14 @@ GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads)
   const int64_t side = cut.filters_on_rows ? kCols : kRows;
   const int64_t filters = round_up(shape.K, cut.filters_on_rows ? kRows : kCols);
   const int64_t most = kAccumulators / filters < side ? side : kAccumulators / filters;
+  const int64_t pixel_blocks = divide_up(shape.pixels(), cut.pixel_block);
   cut.chunks = divide_up(shape.reduction(), most);
-  if (cut.chunks > 1 && shape.G == 1) cut.chunks = round_up(cut.chunks, threads);
+  cut.splits = divide_up(threads, shape.G * cut.chunks);
+  if (cut.splits > pixel_blocks) cut.splits = pixel_blocks;
+  const int64_t tasks = shape.G * cut.chunks * cut.splits;
+  cut.chunks *= round_up(tasks, threads) / tasks;  // few pixels: share out the reduction instead
   cut.chunk = round_up(divide_up(shape.reduction(), cut.chunks), side);
   cut.chunks = divide_up(shape.reduction(), cut.chunk);
-  cut.splits = divide_up(threads, shape.G * cut.chunks);
-  const int64_t pixel_blocks = divide_up(shape.pixels(), cut.pixel_block);
-  if (cut.splits > pixel_blocks) cut.splits = pixel_blocks;
   return cut;
 }
 
