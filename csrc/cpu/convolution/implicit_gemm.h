@@ -191,7 +191,8 @@ GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads)
   cut.splits = divide_up(threads, shape.G * cut.chunks);
   if (cut.splits > pixel_blocks) cut.splits = pixel_blocks;
   const int64_t tasks = shape.G * cut.chunks * cut.splits;
-  cut.chunks *= round_up(tasks, threads) / tasks;  // few pixels: share out the reduction instead
+  // As many tasks to each thread; where pixels are few, by sharing out the reduction.
+  cut.chunks = divide_up(cut.chunks * round_up(tasks, threads), tasks);
   cut.chunk = round_up(divide_up(shape.reduction(), cut.chunks), side);
   cut.chunks = divide_up(shape.reduction(), cut.chunk);
   return cut;
@@ -280,18 +281,26 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
     }
 
     T* const result = p.grad_weight + split * p.split_stride + g * shape.weight.g;
-    for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t col = 0; col < cols; ++col) {
-        const int64_t k = cut.filters_on_rows ? row : col;
-        const int64_t r = r0 + (cut.filters_on_rows ? col : row);
-        int64_t rest = r / shape.C;
-        int64_t at = k * shape.weight.k + r % shape.C * shape.weight.c;
-        for (int axis = kSpatial - 1; axis >= 0; --axis) {
-          at += rest % shape.filter[axis] * shape.weight.spatial[axis];
-          rest /= shape.filter[axis];
-        }
-        const T* tile = tiles + (col / kCols * row_tiles + row / kRows) * kRows * kCols;
-        result[at] = tile[row % kRows * kCols + col % kCols];
+    const int64_t entry_step =
+        cut.filters_on_rows ? 1 : kCols;  // from entry to entry of a tile ...
+    const int64_t filter_step = cut.filters_on_rows ? kCols : 1;  // ... and from filter to filter
+    const int64_t entry_side = cut.filters_on_rows ? kCols : kRows;
+    const int64_t filter_side = cut.filters_on_rows ? kRows : kCols;
+    const int64_t entry_tile = kRows * kCols * (cut.filters_on_rows ? row_tiles : 1);
+    const int64_t filter_tile = kRows * kCols * (cut.filters_on_rows ? 1 : row_tiles);
+    Tap tap(shape, r0 / shape.C);
+    int64_t c = r0 % shape.C;
+    for (int64_t r = 0; r < r1 - r0; ++r) {
+      T* to = result + c * shape.weight.c;
+      for (int axis = 0; axis < kSpatial; ++axis) to += tap.at[axis] * shape.weight.spatial[axis];
+      const T* tile = tiles + r / entry_side * entry_tile + r % entry_side * entry_step;
+      for (int64_t k = 0; k < shape.K; k += filter_side, tile += filter_tile) {
+        const int64_t here = shape.K - k < filter_side ? shape.K - k : filter_side;
+        for (int64_t i = 0; i < here; ++i) to[(k + i) * shape.weight.k] = tile[i * filter_step];
+      }
+      if (++c == shape.C) {
+        c = 0;
+        tap.next(shape);
       }
     }
   }
