@@ -21,10 +21,10 @@ def _mismatch(built_for: str, running: str) -> str | None:
 
 
 try:
-    from cnn_ext import _C
+    from cnn_ext import _C  # type: ignore[attr-defined]
 except ImportError as error:
     raise ImportError(
-        f"cnn_ext's compiled library did not load beside torch {torch.__version__} ({error}). {_REBUILD}"
+        f"cnn_ext's library did not load beside torch {torch.__version__} ({error}). {_REBUILD}"
     ) from error
 
 if _problem := _mismatch(_C.build_facts()["torch_version"], torch.__version__):

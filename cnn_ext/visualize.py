@@ -49,9 +49,7 @@ def feature_maps(network: torch.nn.Module, image: Tensor) -> dict[str, Tensor]:
 
         return hook
 
-    handles = [
-        module.register_forward_hook(record(name)) for name, module in network.named_children()
-    ]
+    handles = [module.register_forward_hook(record(name)) for name, module in network.named_children()]
     try:
         with torch.no_grad():
             network(image.unsqueeze(0))
@@ -61,9 +59,7 @@ def feature_maps(network: torch.nn.Module, image: Tensor) -> dict[str, Tensor]:
     return maps
 
 
-def training(
-    losses: Mapping[str, Sequence[float]], network: torch.nn.Module, image: Tensor
-) -> Figure:
+def training(losses: Mapping[str, Sequence[float]], network: torch.nn.Module, image: Tensor) -> Figure:
     """Loss curves of several runs, the filters of C1, and the feature maps of one image.
 
     Args:
@@ -76,7 +72,7 @@ def training(
         [["loss", "loss", "loss", "image"], ["c1", "maps1", "maps3", "maps3"]],
         height_ratios=[1, 1],
     )
-    styles = [{"linewidth": 2.5}, {"linewidth": 1, "linestyle": "--", "color": "black"}]
+    styles: list[dict] = [{"linewidth": 2.5}, {"linewidth": 1, "linestyle": "--", "color": "black"}]
     for (name, values), style in zip(losses.items(), styles * len(losses), strict=False):
         axes["loss"].plot(range(1, len(values) + 1), values, label=name, **style)
     axes["loss"].set(xlabel="step", ylabel="loss", yscale="log", title="The same network, twice")
@@ -84,7 +80,7 @@ def training(
     axes["loss"].grid(alpha=0.3)
     maps = feature_maps(network, image)
     grid(axes["image"], image, 1, f"input, {image.shape[-2]} x {image.shape[-1]}")
-    grid(axes["c1"], network.c1.weight[:, 0], 3, "C1: six learned 5 x 5 filters")
+    grid(axes["c1"], network.get_parameter("c1.weight")[:, 0], 3, "C1: six learned 5 x 5 filters")
     grid(axes["maps1"], maps["c1"], 3, "C1: its feature maps")
     grid(axes["maps3"], maps["c3"], 8, "C3: its feature maps")
     return figure

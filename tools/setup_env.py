@@ -28,7 +28,7 @@ def stop(sentence: str) -> None:
 
 def check_machine() -> None:
     """Everything that can be known to be missing before anything is made."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - any Python may run this
         stop(
             f"this is Python {sys.version.split()[0]} and 3.11 or newer is needed; "
             "name one with: make PYTHON=python3.12"

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import torch
 
 from cnn_ext import nn
+from cnn_ext.nn.convolution import _Convolution
 
 TWINS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     torch.nn.Conv1d: nn.Conv1d,
@@ -73,9 +74,9 @@ def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
     """
     if not inplace:
         model = copy.deepcopy(model)
-    ours = {twin: theirs for theirs, twin in TWINS.items()}
+    ours: dict[type, type[torch.nn.Module]] = {twin: theirs for theirs, twin in TWINS.items()}
     for name, module in model.named_modules():
-        if type(module) not in ours:
+        if not isinstance(module, _Convolution) or type(module) not in ours:
             continue
         padding = _torch_padding(module)
         if padding is None:
@@ -87,11 +88,11 @@ def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
             repeated = [amount for amount in reversed(padding) for _ in range(2)]
             module._reversed_padding_repeated_twice = repeated
         module.__dict__.pop("algorithm", None)
-        module.__class__ = ours[type(module)]
+        module.__class__ = ours[type(module)]  # type: ignore[assignment]
     return model
 
 
-def _torch_padding(module: torch.nn.Module) -> tuple[int, ...] | str | None:
+def _torch_padding(module: _Convolution) -> tuple[int, ...] | str | None:
     """The padding as torch's layer takes it; None if it cannot."""
     if module.padding == "valid":
         return "valid"
@@ -102,7 +103,7 @@ def _torch_padding(module: torch.nn.Module) -> tuple[int, ...] | str | None:
     return tuple(reversed(before)) if before == after else None
 
 
-def _left_alone(operation: str, name: str, module: torch.nn.Module, reason: str) -> None:
+def _left_alone(operation: str, name: str, module: object, reason: str) -> None:
     warnings.warn(
         f"{operation}: left {name or 'the model'} ({type(module).__name__}) alone: {reason}",
         stacklevel=3,

@@ -114,6 +114,9 @@ class TableConv2d(nn.Module):
         (torch.Size([60, 1, 5, 5]), 1516)
     """
 
+    filters: Tensor
+    maps: Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -156,6 +159,8 @@ class EuclideanRBF(nn.Module):
     Shape:
         (N, 84) to (N, 10): -sum_j (x_j - w_ij)^2, so that the largest output is the nearest centre.
     """
+
+    centres: Tensor
 
     def __init__(self, centres: Tensor) -> None:
         super().__init__()
@@ -222,7 +227,7 @@ class LeNet51998(nn.Module):
         }
         for layer, fans in fan_in.items():
             bound = torch.tensor([2.4 / fan for fan in fans])
-            of_kernel = bound[layer.filters] if layer is self.c3 else bound
+            of_kernel = bound[self.c3.filters] if layer is self.c3 else bound
             with torch.no_grad():
                 layer.weight.uniform_(-1, 1)
                 layer.weight.mul_(of_kernel.view(-1, *[1] * (layer.weight.dim() - 1)))
@@ -305,7 +310,7 @@ def lenet5(
         >>> model(torch.zeros(2, 1, 32, 32)).shape
         torch.Size([2, 10])
     """
-    variants = {"relu": LeNet5, "1998": LeNet51998}
+    variants: dict[str, type[LeNet5] | type[LeNet51998]] = {"relu": LeNet5, "1998": LeNet51998}
     if variant not in variants:
         raise ValueError(f"variant: expected one of {sorted(variants)}, got {variant!r}")
     return variants[variant](num_classes, layers)

@@ -8,6 +8,7 @@ with something torch lacks – which is what lets :func:`cnn_ext.convert` swap t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from cnn_ext import functional
 from cnn_ext.functional import Ints, padding_amounts
 
 
-class _Convolution:
+class _Convolution(torch.nn.modules.conv._ConvNd):
     """What our modules have and their twins do not; listed before the twin among the bases."""
 
     axes: int
@@ -42,26 +43,23 @@ class _Convolution:
     ) -> None:
         each_side = isinstance(padding, Sequence) and len(padding) == 2 * self.axes
         ours = isinstance(padding, str) or each_side  # torch's constructor does not know these
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=0 if ours else padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            padding_mode=padding_mode,
-            device=device,
-            dtype=dtype,
-        )
+        for_twin: dict[str, Any] = {
+            "kernel_size": kernel_size,
+            "stride": stride,
+            "padding": 0 if ours else padding,
+            "dilation": dilation,
+            "groups": groups,
+            "bias": bias,
+            "padding_mode": padding_mode,
+            "device": device,
+            "dtype": dtype,
+        }
+        super().__init__(in_channels, out_channels, **for_twin)
         if ours:
-            self.padding = padding if isinstance(padding, str) else tuple(padding)
+            self.padding = padding if isinstance(padding, str) else tuple(padding)  # type: ignore[arg-type]
             self.padding_of((1,) * self.axes)  # raises for an unknown word
         if algorithm not in functional.ALGORITHMS:
-            raise ValueError(
-                f"algorithm: expected one of {functional.ALGORITHMS}, got {algorithm!r}"
-            )
+            raise ValueError(f"algorithm: expected one of {functional.ALGORITHMS}, got {algorithm!r}")
         if algorithm != "auto":
             self.algorithm = algorithm
 
@@ -76,7 +74,7 @@ class _Convolution:
         return tuple(amount for amount in reversed(self.padding) for _ in range(2))
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = self.padding
+        padding: Ints | str = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self.padding_of(input.shape[-self.axes :]), self.padding_mode)
             padding = 0

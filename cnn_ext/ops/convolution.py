@@ -124,16 +124,16 @@ class ConvolutionFunction(_Bilinear):
     def vmap(info, in_dims, input, weight, bias, *arguments):
         """One call: a mapped input becomes more batch, a mapped weight or bias more groups."""
         V = info.batch_size
-        *arguments, groups, algorithm = _as_lists(*arguments)
+        *geometry, groups, algorithm = _as_lists(*arguments)
         if in_dims[1] is None and in_dims[2] is None:
             folded = input.movedim(in_dims[0], 0).flatten(0, 1)
-            output = convolution(folded, weight, bias, *arguments, groups, algorithm)
+            output = convolution(folded, weight, bias, *geometry, groups, algorithm)
             return output.unflatten(0, (V, -1)), 0
         input = _channels_of_all(input, in_dims[0], V)
         weight = _mapped_first(weight, in_dims[1], V).flatten(0, 1)
         if bias is not None:
             bias = _mapped_first(bias, in_dims[2], V).flatten()
-        output = convolution(input, weight, bias, *arguments, groups * V, algorithm)
+        output = convolution(input, weight, bias, *geometry, groups * V, algorithm)
         return output.unflatten(1, (V, -1)), 1
 
 
@@ -165,16 +165,16 @@ class InputGradientFunction(_Bilinear):
     def vmap(info, in_dims, grad_output, weight, size, *arguments):
         """One call: a mapped gradient becomes more batch, a mapped weight more groups."""
         V = info.batch_size
-        *arguments, groups, algorithm = _as_lists(*arguments)
+        *geometry, groups, algorithm = _as_lists(*arguments)
         if in_dims[1] is None:
             folded = grad_output.movedim(in_dims[0], 0).flatten(0, 1)
             size = (size[0] * V, *size[1:])
-            result = input_gradient(folded, weight, size, *arguments, groups, algorithm)
+            result = input_gradient(folded, weight, size, *geometry, groups, algorithm)
             return result.unflatten(0, (V, -1)), 0
         grad_output = _channels_of_all(grad_output, in_dims[0], V)
         weight = _mapped_first(weight, in_dims[1], V).flatten(0, 1)
         size = (size[0], size[1] * V, *size[2:])
-        result = input_gradient(grad_output, weight, size, *arguments, groups * V, algorithm)
+        result = input_gradient(grad_output, weight, size, *geometry, groups * V, algorithm)
         return result.unflatten(1, (V, -1)), 1
 
 
@@ -206,11 +206,11 @@ class WeightGradientFunction(_Bilinear):
     def vmap(info, in_dims, grad_output, input, size, *arguments):
         """One call: as many groups of filters as there are mapped samples."""
         V = info.batch_size
-        *arguments, groups, algorithm = _as_lists(*arguments)
+        *geometry, groups, algorithm = _as_lists(*arguments)
         grad_output = _channels_of_all(grad_output, in_dims[0], V)
         input = _channels_of_all(input, in_dims[1], V)
         size = (size[0] * V, *size[1:])
-        result = weight_gradient(grad_output, input, size, *arguments, groups * V, algorithm)
+        result = weight_gradient(grad_output, input, size, *geometry, groups * V, algorithm)
         return result.unflatten(0, (V, -1)), 0
 
 

@@ -1,3 +1,4 @@
-"""Runs: data in, a trained network or a report out. Needs the ``train`` extra: Lightning,
-torchvision, scikit-learn and matplotlib.
+"""Runs: data in, a trained network or a report out.
+
+Needs the ``train`` extra: Lightning, torchvision, scikit-learn and matplotlib.
 """

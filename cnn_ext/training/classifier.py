@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 
@@ -25,7 +26,7 @@ class Classifier(LightningModule):
         self.network, self.loss, self.learning_rate = network, loss, learning_rate
         self.losses: list[float] = []
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """The loss of one batch."""
         images, labels = batch
         loss = self.loss(self.network(images), labels)
@@ -33,13 +34,13 @@ class Classifier(LightningModule):
         self.log("loss", loss, prog_bar=True)
         return loss
 
-    def test_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Logs the share of images whose largest output is the right one."""
         images, labels = batch
         right = self.network(images).argmax(1) == labels
         self.log("accuracy", right.float().mean())
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, and a rate that rises to its peak and falls to nothing."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(

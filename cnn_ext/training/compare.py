@@ -19,8 +19,8 @@ class LayerErrors:
     """Relative rms errors against float64 of one layer, within the whole network."""
 
     layer: str
-    output: float
-    grad_output: float  # of the loss in the layer's output
+    output: float | None
+    grad_output: float | None  # of the loss in the layer's output
     grad_weight: float | None  # None: the layer has no weight
 
 
@@ -53,19 +53,15 @@ def layer_errors(
     images, labels = batch
     ours = _record(network, loss, images, labels)
     theirs = _record(exact, loss, images.double(), labels)
-    return [
-        LayerErrors(
-            name,
-            *(
-                None if a is None else relative_error(a, b)
-                for a, b in zip(ours[name], theirs[name], strict=True)
-            ),
-        )
-        for name in ours
-    ]
+
+    def errors(name: str) -> list[float | None]:
+        pairs = zip(ours[name], theirs[name], strict=True)
+        return [None if a is None or b is None else relative_error(a, b) for a, b in pairs]
+
+    return [LayerErrors(name, *errors(name)) for name in ours]
 
 
-def _record(network, loss, images, labels) -> dict[str, tuple[Tensor, Tensor, Tensor | None]]:
+def _record(network, loss, images, labels) -> dict[str, list[Tensor | None]]:
     """Of every child that was called: its last output, and gradients of the loss there."""
     network = copy.deepcopy(network)
     outputs: dict[str, Tensor] = {}
@@ -80,13 +76,9 @@ def _record(network, loss, images, labels) -> dict[str, tuple[Tensor, Tensor, Te
     for name, module in network.named_children():
         module.register_forward_hook(hook(name))
     loss(network(images), labels).backward()
-    weights = {name: getattr(network.get_submodule(name), "weight", None) for name in outputs}
+    weights = dict(network.named_parameters())
     return {
-        name: (
-            output.detach(),
-            output.grad,
-            weights[name].grad if weights[name] is not None else None,
-        )
+        name: [output.detach(), output.grad, getattr(weights.get(f"{name}.weight"), "grad", None)]
         for name, output in outputs.items()
     }
 
