@@ -800,41 +800,58 @@ struct WeightGradientNode : torch::autograd::Function<WeightGradientNode> {
   }
 };
 
-// A tangent that reached this far would be dropped without a word.
-void refuse_forward_mode(const char* op, std::initializer_list<const Tensor*> tensors) {
-  if (!c10::AutogradState::get_tls_state().get_fw_grad_mode()) return;
+// Whether a gradient is to be recorded. A forward-mode tangent that reached this far would be
+// dropped without a word, and is refused.
+bool records_gradient(const char* op, std::initializer_list<const Tensor*> tensors) {
+  const bool forward_mode = c10::AutogradState::get_tls_state().get_fw_grad_mode();
+  bool required = false;
   for (const Tensor* tensor : tensors) {
+    if (!tensor->defined()) continue;
     TORCH_CHECK_NOT_IMPLEMENTED(
-        !tensor->defined() || !tensor->_fw_grad(0).defined(), "torch.ops.cnn_ext.", op,
+        !forward_mode || !tensor->_fw_grad(0).defined(), "torch.ops.cnn_ext.", op,
         " has no forward-mode derivative of its own, nor has compiled code: call "
         "cnn_ext.functional or the Function in cnn_ext.ops, outside torch.compile");
+    required = required || tensor->requires_grad();
   }
+  return required && at::GradMode::is_enabled();
 }
 
 Tensor convolution_autograd(const Tensor& input, const Tensor& weight,
                             const std::optional<Tensor>& bias, SymIntArrayRef stride,
                             SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
                             c10::string_view algorithm) {
-  const Tensor no_bias;
-  refuse_forward_mode("convolution", {&input, &weight, bias.has_value() ? &*bias : &no_bias});
-  return ConvolutionNode::apply(input, weight, bias, stride, padding, dilation, groups, algorithm);
+  const Tensor bias_or_none = bias.value_or(Tensor());
+  if (records_gradient("convolution", {&input, &weight, &bias_or_none})) {
+    return ConvolutionNode::apply(input, weight, bias, stride, padding, dilation, groups,
+                                  algorithm);
+  }
+  at::AutoDispatchBelowADInplaceOrView below;
+  return call_convolution(input, weight, bias, stride, padding, dilation, groups, algorithm);
 }
 
 Tensor input_gradient_autograd(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef size,
                                SymIntArrayRef stride, SymIntArrayRef padding,
                                SymIntArrayRef dilation, SymInt groups, c10::string_view algorithm) {
-  refuse_forward_mode("convolution_input_gradient", {&grad_output, &weight});
-  return InputGradientNode::apply(grad_output, weight, size, stride, padding, dilation, groups,
-                                  algorithm);
+  if (records_gradient("convolution_input_gradient", {&grad_output, &weight})) {
+    return InputGradientNode::apply(grad_output, weight, size, stride, padding, dilation, groups,
+                                    algorithm);
+  }
+  at::AutoDispatchBelowADInplaceOrView below;
+  return call_input_gradient(grad_output, weight, size, stride, padding, dilation, groups,
+                             algorithm);
 }
 
 Tensor weight_gradient_autograd(const Tensor& grad_output, const Tensor& input, SymIntArrayRef size,
                                 SymIntArrayRef stride, SymIntArrayRef padding,
                                 SymIntArrayRef dilation, SymInt groups,
                                 c10::string_view algorithm) {
-  refuse_forward_mode("convolution_weight_gradient", {&grad_output, &input});
-  return WeightGradientNode::apply(grad_output, input, size, stride, padding, dilation, groups,
-                                   algorithm);
+  if (records_gradient("convolution_weight_gradient", {&grad_output, &input})) {
+    return WeightGradientNode::apply(grad_output, input, size, stride, padding, dilation, groups,
+                                     algorithm);
+  }
+  at::AutoDispatchBelowADInplaceOrView below;
+  return call_weight_gradient(grad_output, input, size, stride, padding, dilation, groups,
+                              algorithm);
 }
 
 }  // namespace
