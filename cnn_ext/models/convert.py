@@ -83,10 +83,8 @@ def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
             reason = f"torch has no padding={module.padding!r} at stride {module.stride}"
             _left_alone("revert", name, module, reason)
             continue
+        module._reversed_padding_repeated_twice = list(module.padding_of((1,) * module.axes))
         module.padding = padding
-        if not isinstance(padding, str):
-            repeated = [amount for amount in reversed(padding) for _ in range(2)]
-            module._reversed_padding_repeated_twice = repeated
         module.__dict__.pop("algorithm", None)
         module.__class__ = ours[type(module)]  # type: ignore[assignment]
     return model

@@ -1,0 +1,29 @@
+"""Fixtures of all tests."""
+
+import pytest
+import torch
+
+import cnn_ext
+from cnn_ext._native import _C
+
+LEVELS = ("scalar", "avx2", "avx512")
+AVAILABLE = LEVELS[: LEVELS.index(_C.best_cpu_capability()) + 1]
+
+
+@pytest.fixture(autouse=True)
+def same_start():
+    """The same random numbers, two threads, and the defaults, before every test."""
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    yield
+    cnn_ext.default_algorithm("auto")
+    _C.set_cpu_capability(_C.best_cpu_capability())
+
+
+@pytest.fixture(params=LEVELS)
+def cpu_capability(request):
+    """Every instruction set, one after the other; those this processor lacks are skipped by name."""
+    if request.param not in AVAILABLE:
+        pytest.skip(f"this processor has no {request.param}")
+    _C.set_cpu_capability(request.param)
+    return request.param

@@ -1,0 +1,125 @@
+"""Sample convolutions: the one list that feeds every test of the operation."""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TORCH = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sizes are per spatial axis; `layout` says how the input lies in memory."""
+
+    name: str
+    N: int
+    C: int
+    K: int
+    size: tuple[int, ...]
+    filter: tuple[int, ...]
+    stride: tuple[int, ...] | int = 1
+    padding: tuple[int, ...] | int = 0
+    dilation: tuple[int, ...] | int = 1
+    groups: int = 1
+    bias: bool = True
+    layout: str = "contiguous"
+
+    def __str__(self) -> str:
+        return self.name if self.layout == "contiguous" else f"{self.name}-{self.layout}"
+
+    @property
+    def axes(self) -> int:
+        return len(self.size)
+
+    @property
+    def arguments(self) -> tuple:
+        """What follows the tensors, as the dispatcher takes it, less the algorithm."""
+
+        def listed(value):
+            return [value] * self.axes if isinstance(value, int) else list(value)
+
+        return listed(self.stride), listed(self.padding), listed(self.dilation), self.groups
+
+    def tensors(self, dtype=torch.float64, requires_grad=False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Input, weight and bias, random."""
+        input = lay_out(torch.randn(self.N, self.C, *self.size, dtype=dtype), self.layout)
+        weight = torch.randn(self.K, self.C // self.groups, *self.filter, dtype=dtype)
+        bias = torch.randn(self.K, dtype=dtype) if self.bias else None
+        if requires_grad:
+            for tensor in (input, weight, bias):
+                if tensor is not None:
+                    tensor.requires_grad_()
+        return input, weight, bias
+
+    def torch(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The same by torch."""
+        return TORCH[self.axes](
+            input, weight, bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+def lay_out(input: Tensor, layout: str) -> Tensor:
+    """The same values, differently in memory."""
+    if layout == "channels_last":
+        return input.contiguous(memory_format=torch.channels_last)
+    if layout == "channels_last_3d":
+        return input.contiguous(memory_format=torch.channels_last_3d)
+    if layout == "sliced":  # a window of a larger tensor, every second cell of its last axis
+        larger = input.new_zeros(*(n + 2 for n in input.shape[:-1]), 2 * input.shape[-1] + 3)
+        view = larger[(slice(1, -1),) * (input.dim() - 1) + (slice(2, -1, 2),)]
+        return view.copy_(input)
+    if layout == "transposed":  # width outside height
+        return input.transpose(-1, -2).contiguous().transpose(-1, -2)
+    if layout == "expanded":  # one image, seen N times
+        return input[:1].expand_as(input)
+    if layout == "overlapping":  # each row starts one cell after the row before
+        return input.as_strided(input.shape, (*input.stride()[:-2], 1, 1))
+    assert layout == "contiguous", layout
+    return input
+
+
+SAMPLES = [
+    Sample("one cell", 1, 1, 1, (1, 1), (1, 1)),
+    Sample("lenet c1", 3, 1, 6, (32, 32), (5, 5)),
+    Sample("lenet c3", 3, 6, 16, (14, 14), (5, 5)),
+    Sample("lenet c5", 5, 16, 20, (5, 5), (5, 5)),
+    Sample("alexnet 1", 2, 3, 24, (35, 35), (11, 11), stride=4, padding=2),
+    Sample("vgg", 1, 64, 70, (13, 15), (3, 3), padding=1, bias=False),
+    Sample("pointwise", 2, 33, 17, (7, 9), (1, 1)),
+    Sample("pointwise strided", 2, 9, 5, (7, 8), (1, 1), stride=2),
+    Sample("row filter", 2, 5, 7, (9, 40), (1, 7), padding=(0, 3)),
+    Sample("column filter", 2, 5, 7, (40, 9), (7, 1), padding=(3, 0), stride=(3, 1)),
+    Sample("wider than a tile", 1, 3, 37, (3, 130), (3, 3), padding=1),
+    Sample("long reduction", 2, 67, 15, (6, 5), (3, 3), padding=2),
+    Sample("stride beyond filter", 2, 3, 4, (11, 13), (2, 2), stride=(3, 4)),
+    Sample("dilated", 2, 4, 6, (12, 11), (3, 2), padding=2, dilation=(2, 3)),
+    Sample("dilated strided", 2, 4, 6, (17, 16), (3, 3), stride=(2, 3), padding=3, dilation=(4, 2)),
+    Sample("grouped", 3, 6, 9, (8, 7), (3, 3), padding=1, groups=3),
+    Sample("depthwise", 2, 5, 10, (9, 9), (3, 3), stride=2, padding=1, groups=5),
+    Sample("padding beyond input", 2, 2, 3, (2, 3), (3, 3), padding=4),
+    Sample("asymmetric", 2, 3, 4, (6, 7), (4, 3), padding=(0, 2, 3, 1)),
+    Sample("signal", 3, 4, 5, (50,), (9,), stride=2, padding=4),
+    Sample("signal dilated", 2, 3, 8, (31,), (3,), dilation=5, groups=1),
+    Sample("volume", 2, 3, 4, (5, 6, 7), (3, 2, 3), stride=(2, 1, 2), padding=1),
+    Sample("empty batch", 0, 3, 4, (6, 6), (3, 3), padding=1),
+]
+LAYOUTS = [
+    replace(sample, layout=layout)
+    for sample in SAMPLES
+    if sample.name in ("lenet c3", "vgg", "grouped", "dilated strided", "pointwise", "lenet c5")
+    for layout in ("channels_last", "sliced", "transposed", "expanded", "overlapping")
+] + [replace(sample, layout="channels_last_3d") for sample in SAMPLES if sample.name == "volume"]
+ALL = SAMPLES + LAYOUTS
+
+# Small enough for finite differences in every direction.
+SMALL = [
+    Sample("plain", 2, 2, 3, (4, 5), (3, 2)),
+    Sample("everything", 2, 4, 6, (5, 6), (2, 3), (2, 1), (1, 2), (2, 1), groups=2),
+    Sample("asymmetric small", 1, 2, 2, (3, 4), (2, 2), padding=(1, 0, 0, 2)),
+    Sample("stride beyond filter small", 1, 2, 2, (5, 5), (1, 1), stride=3, bias=False),
+    Sample("channels last small", 2, 3, 2, (4, 4), (3, 3), padding=1, layout="channels_last"),
+    Sample("signal small", 2, 2, 3, (7,), (3,), stride=2, padding=1),
+    Sample("volume small", 1, 2, 2, (3, 3, 3), (2, 2, 2), padding=1),
+]

@@ -1,0 +1,506 @@
+"""The three operations of convolution: values, gradients of every kind, and every kind of misuse."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+
+from cnn_ext import reference
+from cnn_ext.ops import ConvolutionFunction
+from cnn_ext.ops.convolution import convolution
+from tests.ops.convolution_samples import ALL, SMALL, Sample, lay_out
+
+ops = torch.ops.cnn_ext
+ALGORITHMS = ("im2col", "implicit_gemm")
+
+# Relative rms error. float32: rounding of a sum of a few thousand terms, as torch's own is.
+BOUNDS = {torch.float32: 1e-6, torch.float64: 1e-14}
+
+by_name = pytest.mark.parametrize("sample", ALL, ids=str)
+small = pytest.mark.parametrize("sample", SMALL, ids=str)
+algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
+def assert_close(value, exact, bound):
+    """Shapes are equal, and the error is at most `bound` of the exact values, both rms."""
+    assert value.shape == exact.shape
+    error = (value.double() - exact.double()).norm()
+    assert error <= bound * exact.double().norm(), f"{error / exact.double().norm():.2e} > {bound}"
+
+
+def exact_results(sample, input, weight, bias, grad_output):
+    """Output and gradients by torch in float64. Asymmetric padding is written out for it."""
+    input, weight = (t.detach().double().requires_grad_() for t in (input, weight))
+    symmetric = isinstance(sample.padding, int) or len(sample.padding) == sample.axes
+    if symmetric:
+        output = sample.torch(input, weight, None if bias is None else bias.double())
+    else:
+        padded = F.pad(input, sample.padding)
+        output = F.conv2d(padded, weight, bias.double(), sample.stride, 0, sample.dilation)
+    gradients = torch.autograd.grad(output, (input, weight), grad_output.double())
+    return output.detach(), *gradients
+
+
+def grad_like_output(sample, input, weight, bias):
+    output = ops.convolution(input, weight, bias, *sample.arguments, "auto")
+    return torch.randn_like(output, memory_format=torch.preserve_format)
+
+
+def assert_all_three_are_torchs(sample, dtype, algorithm):
+    input, weight, bias = sample.tensors(dtype)
+    grad = grad_like_output(sample, input, weight, bias)
+    arguments = (*sample.arguments, algorithm)
+    output, grad_input, grad_weight = exact_results(sample, input, weight, bias, grad)
+    bound = BOUNDS[dtype]
+    assert_close(ops.convolution(input, weight, bias, *arguments), output, bound)
+    assert_close(
+        ops.convolution_input_gradient(grad, weight, input.shape, *arguments), grad_input, bound
+    )
+    assert_close(
+        ops.convolution_weight_gradient(grad, input, weight.shape, *arguments), grad_weight, bound
+    )
+
+
+# ------------------------------------------------------------------------------------- values
+
+
+@by_name
+@dtypes
+@algorithms
+def test_output_and_both_gradients_are_torchs(sample, dtype, algorithm):
+    assert_all_three_are_torchs(sample, dtype, algorithm)
+
+
+@by_name
+@dtypes
+def test_every_instruction_set_gives_the_same(sample, dtype, cpu_capability):
+    assert_all_three_are_torchs(sample, dtype, "implicit_gemm")
+
+
+@st.composite
+def any_sample(draw):
+    axes = draw(st.integers(1, 3))
+    per_axis = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(axes))  # noqa: E731
+    filter, dilation, padding = per_axis(1, 4), per_axis(1, 3), per_axis(0, 3)
+    size = tuple(
+        max(1, d * (f - 1) + 1 - 2 * p) + draw(st.integers(0, 9 if axes < 3 else 3))
+        for f, d, p in zip(filter, dilation, padding, strict=True)
+    )
+    groups = draw(st.integers(1, 3))
+    return Sample(
+        "any",
+        draw(st.integers(1, 3)),
+        groups * draw(st.integers(1, 19)),
+        groups * draw(st.integers(1, 35)),
+        size,
+        filter,
+        per_axis(1, 3),
+        padding,
+        dilation,
+        groups,
+        draw(st.booleans()),
+        draw(st.sampled_from(["contiguous", "channels_last"])) if axes == 2 else "contiguous",
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(sample=any_sample(), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_any_geometry_is_torchs(sample, dtype):
+    assert_all_three_are_torchs(sample, dtype, "implicit_gemm")
+
+
+@algorithms
+def test_output_is_the_loop_of_the_reference(algorithm):
+    sample = next(sample for sample in SMALL if sample.name == "everything")
+    tensors = sample.tensors()
+    exact = reference.conv2d(*tensors, *sample.arguments)
+    assert_close(ops.convolution(*tensors, *sample.arguments, algorithm), exact, 1e-15)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [s for s in ALL if s.name not in ("asymmetric", "empty batch") and s.layout != "overlapping"],
+    ids=str,
+)
+@dtypes
+def test_memory_format_is_torchs(sample, dtype):
+    input, weight, bias = sample.tensors(dtype)
+    ours = ops.convolution(input, weight, bias, *sample.arguments, "auto")
+    assert ours.stride() == sample.torch(input, weight, bias).stride()
+
+
+def test_a_channels_last_weight_makes_the_output_channels_last():
+    input, weight, _ = Sample("", 2, 4, 6, (8, 8), (3, 3)).tensors()
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    output = ops.convolution(input, weight, None, [1], [0], [1], 1, "auto")
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    assert_close(output, F.conv2d(input, weight), 1e-14)
+
+
+@pytest.mark.parametrize("weight_layout", ["channels_last", "sliced", "transposed"])
+@algorithms
+def test_weights_of_any_strides(weight_layout, algorithm):
+    input, weight, _ = Sample("", 2, 4, 6, (8, 8), (3, 3)).tensors()
+    strided = lay_out(weight, weight_layout)
+    output = ops.convolution(input, strided, None, [1], [1], [1], 1, algorithm)
+    assert_close(output, F.conv2d(input, weight, padding=1), 1e-14)
+
+
+@by_name
+def test_results_are_the_same_bits_from_run_to_run(sample):
+    input, weight, bias = sample.tensors(torch.float32)
+    grad = grad_like_output(sample, input, weight, bias)
+
+    def results():
+        return (
+            ops.convolution(input, weight, bias, *sample.arguments, "auto"),
+            ops.convolution_input_gradient(grad, weight, input.shape, *sample.arguments, "auto"),
+            ops.convolution_weight_gradient(grad, input, weight.shape, *sample.arguments, "auto"),
+        )
+
+    assert all(torch.equal(a, b) for a, b in zip(results(), results(), strict=True))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_any_number_of_threads(threads):
+    torch.set_num_threads(threads)
+    sample = Sample("", 5, 20, 24, (30, 31), (3, 3), padding=1)
+    assert_all_three_are_torchs(sample, torch.float64, "implicit_gemm")
+
+
+def test_no_element_is_left_unwritten():
+    torch.use_deterministic_algorithms(True)  # fills what at::empty returns with NaN
+    try:
+        for sample in ALL:
+            input, weight, bias = sample.tensors()
+            output = ops.convolution(input, weight, bias, *sample.arguments, "auto")
+            arguments = (*sample.arguments, "auto")
+            grad_input = ops.convolution_input_gradient(output, weight, input.shape, *arguments)
+            grad_weight = ops.convolution_weight_gradient(output, input, weight.shape, *arguments)
+            assert all(t.isfinite().all() for t in (output, grad_input, grad_weight)), sample
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_tensors_past_two_to_the_thirty_first_elements():
+    """Through a view of stride 0, which takes no memory; the last image must be read right."""
+    image = torch.randn(1, 1, 1, 2**16)
+    images = image.expand(2**15 + 1, 1, 1, 2**16)
+    weight = torch.randn(1, 1, 1, 2**16)
+    output = ops.convolution(images, weight, None, [1], [0], [1], 1, "implicit_gemm")
+    assert output.shape == (2**15 + 1, 1, 1, 1)
+    torch.testing.assert_close(output[-1], output[0], rtol=0, atol=0)
+    assert_close(output[0], F.conv2d(image.double(), weight.double())[0], 1e-4)
+
+
+# ---------------------------------------------------------------------------------- gradients
+
+
+@small
+@algorithms
+def test_gradcheck(sample, algorithm):
+    tensors = sample.tensors(requires_grad=True)
+
+    def function(input, weight, bias):
+        return ConvolutionFunction.apply(input, weight, bias, *sample.arguments, algorithm)
+
+    assert gradcheck(function, tensors, check_batched_grad=True)
+
+
+@small
+def test_gradcheck_in_forward_mode(sample):
+    tensors = sample.tensors(requires_grad=True)
+
+    def function(input, weight, bias):
+        return convolution(input, weight, bias, *sample.arguments, "auto")
+
+    assert gradcheck(function, tensors, check_forward_ad=True, check_batched_forward_grad=True)
+
+
+@small
+def test_gradgradcheck(sample):
+    tensors = sample.tensors(requires_grad=True)
+
+    def function(input, weight, bias):
+        return ConvolutionFunction.apply(input, weight, bias, *sample.arguments, "auto")
+
+    assert gradgradcheck(function, tensors)
+
+
+@small
+def test_gradgradcheck_of_the_dispatcher_operations(sample):
+    tensors = sample.tensors(requires_grad=True)
+
+    def function(input, weight, bias):
+        return convolution(input, weight, bias, *sample.arguments, "auto")
+
+    assert gradgradcheck(function, tensors, check_fwd_over_rev=True)
+
+
+@small
+def test_opcheck(sample):
+    input, weight, bias = sample.tensors(requires_grad=True)
+    grad = grad_like_output(sample, input, weight, bias).detach().requires_grad_()
+    arguments = (*sample.arguments, "auto")
+    for operation, inputs in (
+        (ops.convolution, (input, weight, bias, *arguments)),
+        (ops.convolution_input_gradient, (grad, weight, input.shape, *arguments)),
+        (ops.convolution_weight_gradient, (grad, input, weight.shape, *arguments)),
+    ):
+        results = torch.library.opcheck(operation.default, inputs)
+        assert set(results.values()) == {"SUCCESS"}
+
+
+class Counter(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts calls of our operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "cnn_ext":
+            self.calls.append(function._opname)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("frozen", ["input", "weight"])
+@pytest.mark.parametrize("apply", [convolution, ConvolutionFunction.apply], ids=["op", "Function"])
+def test_only_gradients_asked_for_are_computed_and_only_their_tensors_kept(frozen, apply):
+    sample = SMALL[0]
+    input, weight, bias = sample.tensors(requires_grad=True)
+    {"input": input, "weight": weight}[frozen].requires_grad_(False)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        output = apply(input, weight, bias, *sample.arguments, "auto")
+    other = {"input": input, "weight": weight}[{"input": "weight", "weight": "input"}[frozen]]
+    needed = {"input": input, "weight": weight}[frozen]
+    assert [t.data_ptr() for t in kept] == [needed.data_ptr()]
+    with Counter() as counter:
+        output.sum().backward()
+    wanted = {"input": "convolution_weight_gradient", "weight": "convolution_input_gradient"}
+    assert counter.calls == [wanted[frozen]]
+    assert other.grad is not None
+    assert needed.grad is None
+
+
+# ------------------------------------------------------------------------- torch.func, compile
+
+
+def loss_of(sample, function):
+    def loss(input, weight, bias):
+        return function(input, weight, bias).square().sum()
+
+    return loss
+
+
+def ours(sample):
+    return lambda *tensors: convolution(*tensors, *sample.arguments, "auto")
+
+
+EVERYTHING = next(sample for sample in SMALL if sample.name == "everything")
+
+
+def test_func_grad_jacobians_and_hessian():
+    sample = EVERYTHING
+    tensors = sample.tensors()
+    ours_loss, torch_loss = loss_of(sample, ours(sample)), loss_of(sample, sample.torch)
+    every = (0, 1, 2)
+    for transform in (torch.func.grad, torch.func.jacrev, torch.func.jacfwd):
+        for a, b in zip(
+            transform(ours_loss, every)(*tensors), transform(torch_loss, every)(*tensors), strict=True
+        ):
+            torch.testing.assert_close(a, b)
+    torch.testing.assert_close(
+        torch.func.hessian(ours_loss, 1)(*tensors), torch.func.hessian(torch_loss, 1)(*tensors)
+    )
+
+
+@pytest.mark.parametrize(
+    "mapped", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0), (1, 2, 1)], ids=str
+)
+def test_vmap_is_one_call_of_the_operation(mapped):
+    sample = EVERYTHING
+    tensors = [
+        t if dim is None else torch.stack([t, 2 * t, t - 1], dim)
+        for t, dim in zip(sample.tensors(), mapped, strict=True)
+    ]
+    expected = torch.vmap(sample.torch, mapped)(*tensors)
+    with Counter() as counter:
+        result = torch.vmap(ours(sample), mapped)(*tensors)
+    assert counter.calls == ["convolution"]
+    torch.testing.assert_close(result, expected)
+
+
+def test_gradients_per_sample_take_one_call_each():
+    sample = EVERYTHING
+    input, weight, bias = sample.tensors()
+    images = torch.stack([input, -input, 2 * input])
+    every = (0, 1, 2)
+    with Counter() as counter:
+        gradients = torch.vmap(torch.func.grad(loss_of(sample, ours(sample)), every), (0, None, None))(
+            images, weight, bias
+        )
+    assert sorted(counter.calls) == [
+        "convolution", "convolution_input_gradient", "convolution_weight_gradient",
+    ]  # fmt: skip
+    expected = torch.vmap(torch.func.grad(loss_of(sample, sample.torch), every), (0, None, None))(
+        images, weight, bias
+    )
+    for a, b in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile_without_graph_breaks(dynamic):
+    sample = EVERYTHING
+    tensors = sample.tensors(requires_grad=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(loss_of(sample, ours(sample)), fullgraph=True, dynamic=dynamic)
+    expected = loss_of(sample, sample.torch)(*tensors)
+    torch.testing.assert_close(compiled(*tensors), expected)
+    for a, b in zip(
+        torch.autograd.grad(compiled(*tensors), tensors),
+        torch.autograd.grad(expected, tensors),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_compile_of_func_grad():
+    sample = EVERYTHING
+    tensors = sample.tensors()
+    torch._dynamo.reset()
+    compiled = torch.compile(torch.func.grad(loss_of(sample, ours(sample)), 1), fullgraph=True)
+    expected = torch.func.grad(loss_of(sample, sample.torch), 1)(*tensors)
+    torch.testing.assert_close(compiled(*tensors), expected)
+
+
+def test_a_dispatcher_operation_refuses_a_tangent_rather_than_drop_it():
+    input, weight, _ = SMALL[0].tensors()
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(input, torch.ones_like(input))
+        with pytest.raises(NotImplementedError, match="forward-mode"):
+            ops.convolution(dual, weight, None, *SMALL[0].arguments, "auto")
+
+
+def test_compiled_code_refuses_a_tangent_rather_than_drop_it():
+    sample = SMALL[0]
+    tensors = sample.tensors()
+    torch._dynamo.reset()
+
+    def tangent(*tensors):
+        return torch.func.jvp(ours(sample), tensors, tensors)[1]
+
+    with pytest.raises(Exception, match="forward-mode"):
+        torch.compile(tangent, fullgraph=True)(*tensors)
+
+
+def test_a_dispatcher_operation_refuses_torch_func_rather_than_be_wrong():
+    input, weight, _ = SMALL[0].tensors()
+
+    def loss(input):
+        return ops.convolution(input, weight, None, *SMALL[0].arguments, "auto").sum()
+
+    with pytest.raises(RuntimeError, match="functorch"):
+        torch.func.grad(loss)(input)
+
+
+def test_checkpointing_gives_the_same_gradients():
+    sample = SMALL[0]
+    tensors = sample.tensors(requires_grad=True)
+    loss = loss_of(sample, ours(sample))
+    expected = torch.autograd.grad(loss(*tensors), tensors)
+    again = torch.utils.checkpoint.checkpoint(loss, *tensors, use_reentrant=False)
+    for a, b in zip(torch.autograd.grad(again, tensors), expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("sample", ALL, ids=str)
+def test_meta_tensors_have_the_real_shape_and_strides(sample):
+    input, weight, bias = sample.tensors()
+    real = ops.convolution(input, weight, bias, *sample.arguments, "auto")
+    meta = [None if t is None else t.to("meta") for t in (input, weight, bias)]
+    meta[0] = torch.empty_strided(input.shape, input.stride(), dtype=input.dtype, device="meta")
+    fake = ops.convolution(*meta, *sample.arguments, "auto")
+    assert (fake.shape, fake.stride(), fake.dtype) == (real.shape, real.stride(), real.dtype)
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+GOOD = {
+    "input": torch.zeros(2, 4, 6, 6),
+    "weight": torch.zeros(6, 2, 3, 3),
+    "bias": torch.zeros(6),
+    "stride": [1],
+    "padding": [0],
+    "dilation": [1],
+    "groups": 2,
+    "algorithm": "auto",
+}
+BAD = [
+    ("rank of input", {"input": torch.zeros(4, 6, 6)}, r"input: expected 4 dimensions.*\[4, 6, 6\]"),
+    ("rank of weight", {"weight": torch.zeros(6, 2)}, r"weight: expected 3, 4 or 5 dim.*\[6, 2\]"),
+    ("channels", {"input": torch.zeros(2, 5, 6, 6)}, r"input: expected 4 channels.*got 5"),
+    ("groups", {"groups": 4, "input": torch.zeros(2, 8, 6, 6)}, r"groups: expected a divisor of the 6"),
+    ("no groups", {"groups": 0}, r"groups: expected an integer of at least 1, got 0"),
+    ("bias shape", {"bias": torch.zeros(5)}, r"bias: expected shape \[6\].*got \[5\]"),
+    ("bias dtype", {"bias": torch.zeros(6).double()}, r"bias: expected Float.*got Double"),
+    ("weight dtype", {"weight": GOOD["weight"].double()}, r"weight: expected Float.*got Double"),
+    ("integers", {"input": GOOD["input"].long()}, r"input: expected a floating-point dtype, got Long"),
+    ("device", {"weight": GOOD["weight"].to("meta")}, r"weight: expected a tensor on cpu.*meta"),
+    ("stride 0", {"stride": [0]}, r"stride: expected integers of at least 1, got \[0\]"),
+    ("strides", {"stride": [1, 1, 1]}, r"stride: expected one integer or 2.*\[1, 1, 1\]"),
+    ("negative padding", {"padding": [-1]}, r"padding: expected integers of at least 0, got \[-1\]"),
+    ("one negative", {"padding": [0, 0, -1, 0]}, r"padding: expected integers of at least 0"),
+    ("three paddings", {"padding": [1, 1, 1]}, r"padding: expected one integer, 2.* or 4"),
+    ("dilation 0", {"dilation": [0]}, r"dilation: expected integers of at least 1, got \[0\]"),
+    (
+        "large filter",
+        {"weight": torch.zeros(6, 2, 7, 3)},
+        r"input: expected a padded size of at least 7.*axis 0.*got 6",
+    ),
+    ("no filter", {"weight": torch.zeros(6, 2, 0, 3)}, r"weight: expected a filter of at least 1 cell"),
+    ("empty image", {"input": torch.zeros(2, 4, 0, 6)}, r"input: expected a padded size of at least 3"),
+    ("algorithm", {"algorithm": "fft"}, r'algorithm: expected "auto".*got "fft"'),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), [case[1:] for case in BAD], ids=[c[0] for c in BAD])
+def test_a_bad_argument_is_named(change, message):
+    with pytest.raises(RuntimeError, match=f"convolution: {message}"):
+        ops.convolution(*{**GOOD, **change}.values())
+
+
+def test_good_arguments_are_good():
+    assert ops.convolution(*GOOD.values()).shape == (2, 6, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["convolution_input_gradient", "convolution_weight_gradient"])
+def test_a_gradient_of_the_wrong_shape_is_named(name):
+    input, weight = GOOD["input"], GOOD["weight"]
+    grad, other = torch.zeros(2, 6, 4, 5), {"i": weight, "w": input}[name.split("_")[1][0]]
+    size = {"i": input, "w": weight}[name.split("_")[1][0]].shape
+    with pytest.raises(RuntimeError, match=r"grad_output: expected shape \[2, 6, 4, 4\]"):
+        getattr(ops, name)(grad, other, size, [1], [0], [1], 2, "auto")
+
+
+def test_an_unsupported_device_is_named():
+    tensor = torch.zeros(1, 1, 3, 3).to_sparse()
+    with pytest.raises(NotImplementedError, match="SparseCPU"):
+        ops.convolution(tensor, tensor, None, [1], [0], [1], 1, "auto")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_nan_and_infinity_stay_where_torch_has_them(algorithm):
+    input, weight, _ = Sample("", 1, 2, 3, (6, 6), (3, 3)).tensors()
+    input[0, 0, 1, 1], input[0, 1, 4, 4] = float("nan"), float("inf")
+    ours, theirs = (
+        ops.convolution(input, weight, None, [1], [0], [1], 1, algorithm),
+        F.conv2d(input, weight),
+    )
+    assert torch.equal(ours.isnan(), theirs.isnan())
+    assert torch.equal(ours.isinf(), theirs.isinf())

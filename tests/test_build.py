@@ -1,0 +1,92 @@
+"""Building and importing: what is missing is said in one sentence."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cnn_ext import _native
+
+ROOT = Path(__file__).parent.parent
+SETUP_ENV = ROOT / "tools" / "setup_env.py"
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+def test_setup_without_torch_names_the_command_to_type():
+    hidden = "import sys, runpy; sys.modules['torch'] = None; runpy.run_path('setup.py')"
+    done = python(hidden)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "pip install torch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "sentence"),
+    [
+        ("sys.version_info = (3, 10, 0)", "3.11 or newer is needed"),
+        ("os.environ['CXX'] = 'no-such-compiler'", "there is no C++ compiler (no-such-compiler)"),
+        ("sysconfig.get_path = lambda name: '/nowhere'", "Python's C headers are missing"),
+        ("shutil.disk_usage = lambda path: types.SimpleNamespace(free=2**30)", "1.0 GB are free"),
+    ],
+    ids=["python", "compiler", "headers", "disk"],
+)
+def test_a_machine_that_lacks_something_is_told_so_in_one_sentence(before, sentence):
+    code = f"""
+import os, runpy, shutil, sys, sysconfig, types
+{before}
+tool = runpy.run_path({str(SETUP_ENV)!r})
+tool["check_machine"]()
+tool["check_disk"]()
+"""
+    done = python(code)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_is_recognised_in_what_a_command_prints():
+    code = f"""
+import runpy, sys
+tool = runpy.run_path({str(SETUP_ENV)!r})
+tool["run"](sys.executable, "-c", "raise OSError(28, 'No space left on device')", why="trying")
+"""
+    done = python(code)
+    assert done.returncode == 1
+    assert done.stderr == "cnn_ext: the disk is full; make room and type the same again\n"
+
+
+def test_the_package_imports_without_the_training_libraries():
+    hidden = ("torchvision", "lightning", "sklearn", "matplotlib")
+    done = python(f"import sys\nfor name in {hidden}: sys.modules[name] = None\nimport cnn_ext")
+    assert done.returncode == 0, done.stderr
+    done = python(
+        f"import sys\nfor name in {hidden}: sys.modules[name] = None\n"
+        "from cnn_ext.cli import main; sys.exit(main(['demo']))"
+    )
+    assert done.returncode == 1
+    assert "pip install --no-build-isolation '.[train]'" in done.stderr
+
+
+def test_a_library_built_for_another_torch_is_refused_with_the_command_to_type():
+    assert _native._mismatch("2.15.0", "2.15.0+cpu") is None
+    sentence = _native._mismatch("2.13.0", "2.15.0+cu132")
+    assert "built for torch 2.13.0 and this is torch 2.15.0+cu132" in sentence
+    assert "pip install --no-build-isolation" in sentence
+
+
+def test_a_missing_library_is_explained():
+    done = python("import sys; sys.modules['cnn_ext._C'] = None; import cnn_ext")
+    assert done.returncode == 1
+    assert "pip install --no-build-isolation" in done.stderr
