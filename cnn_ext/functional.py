@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
-from cnn_ext.ops.convolution import convolution
+from cnn_ext.ops.convolution import convolution, input_gradient
 
 Ints = int | Sequence[int]
 
@@ -141,76 +143,359 @@ def conv3d(
     return _conv(3, input, weight, bias, stride, padding, dilation, groups, algorithm)
 
 
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """One-dimensional transposed convolution of (N, C, L) or (C, L); see :func:`conv_transpose2d`.
+
+    Example:
+        >>> import torch
+        >>> conv_transpose1d(torch.tensor([[1.0, 0, 2]]), torch.tensor([[[1.0, 1]]]), stride=2)
+        tensor([[1., 1., 0., 0., 2., 2.]])
+    """
+    return _conv_transpose(
+        1, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
+    )
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """Two-dimensional transposed convolution, as :func:`torch.nn.functional.conv_transpose2d`.
+
+    It is the input gradient of the convolution with the same weight, stride and padding, and computed
+    as such: multiplication by Cᵀ where the convolution multiplies by C.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W).
+        weight: (C, K / groups, R, S).
+        bias: (K,).
+        stride, padding, dilation: of the convolution that this transposes; ints, or one for each axis.
+        output_padding: cells added at the end of each axis of the output, fewer than its stride or
+            its dilation: several sizes convolve to the same one, and this says which is meant.
+        groups: divides C and K.
+        algorithm: see :func:`conv2d`.
+
+    Returns:
+        (N, K, P, Q) or (K, P, Q) with P = (H - 1) stride - 2 padding + dilation (R - 1)
+        + output_padding + 1.
+
+    Example:
+        >>> import torch
+        >>> conv_transpose2d(torch.randn(1, 20, 28, 28), torch.randn(20, 3, 5, 5)).shape
+        torch.Size([1, 3, 32, 32])
+    """
+    return _conv_transpose(
+        2, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
+    )
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """Three-dimensional transposed convolution; see :func:`conv_transpose2d`.
+
+    Example:
+        >>> import torch
+        >>> conv_transpose3d(torch.ones(2, 3, 3, 3), torch.ones(2, 1, 2, 2, 2), stride=2).shape
+        torch.Size([1, 6, 6, 6])
+    """
+    return _conv_transpose(
+        3, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
+    )
+
+
 def _conv(axes, input, weight, bias, stride, padding, dilation, groups, algorithm) -> Tensor:
-    if weight.dim() != axes + 2:
-        raise RuntimeError(
-            f"conv{axes}d: weight: expected {axes + 2} dimensions "
-            f"(K, C / groups and {axes} spatial), got shape {list(weight.shape)}"
-        )
-    if input.dim() not in (axes + 1, axes + 2):
-        raise RuntimeError(
-            f"conv{axes}d: input: expected {axes + 2} dimensions (N, C and {axes} spatial), "
-            f"or {axes + 1} without N, got shape {list(input.shape)}"
-        )
+    _check_ranks(f"conv{axes}d", axes, input, weight, "K, C / groups")
+    input, weight, bias = _autocast(input, weight, bias)
     stride, dilation = _per_axis(stride, axes), _per_axis(dilation, axes)
     if isinstance(padding, str):
         padding = padding_amounts(padding, input.shape[-axes:], weight.shape[2:], stride, dilation)
-    arguments = (
-        stride,
-        _per_axis(padding, axes),
-        dilation,
-        groups,
-        _default_algorithm if algorithm == "auto" else algorithm,
-    )
+    arguments = stride, _per_axis(padding, axes), dilation, groups, _algorithm(algorithm)
     if input.dim() == axes + 1:
         return convolution(input.unsqueeze(0), weight, bias, *arguments).squeeze(0)
     return convolution(input, weight, bias, *arguments)
 
 
+def _conv_transpose(
+    axes, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
+) -> Tensor:
+    name = f"conv_transpose{axes}d"
+    _check_ranks(name, axes, input, weight, "C, K / groups")
+    if input.dim() == axes + 1:
+        batch = input.unsqueeze(0)
+        return _conv_transpose(
+            axes, batch, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
+        ).squeeze(0)
+    input, weight, bias = _autocast(input, weight, bias)
+    lists = (_per_axis(value, axes) for value in (stride, padding, output_padding, dilation))
+    stride, padding, output_padding, dilation = lists
+    for value, label in ((stride, "stride"), (padding, "padding"), (output_padding, "output_padding"),
+                         (dilation, "dilation")):  # fmt: skip
+        if len(value) != axes:
+            raise RuntimeError(f"{name}: {label}: expected one int or {axes}, got {value}")
+    if any(more < 0 or more >= max(s, d)
+           for more, s, d in zip(output_padding, stride, dilation, strict=True)):  # fmt: skip
+        raise RuntimeError(
+            f"{name}: output_padding: expected at least 0 and less than the stride {stride} or the "
+            f"dilation {dilation} of the same axis, got {output_padding}"
+        )
+    channels = weight.shape[1] * groups
+    if bias is not None and bias.shape != (channels,):
+        raise RuntimeError(
+            f"{name}: bias: expected shape [{channels}], one value for each output channel, "
+            f"got {list(bias.shape)}"
+        )
+    # The sizes that convolve to the input's; what output_padding adds beyond them no input reaches.
+    extra = [min(more, s - 1) for more, s in zip(output_padding, stride, strict=True)]
+    size = [
+        (length - 1) * s - 2 * p + d * (cells - 1) + 1 + more
+        for length, s, p, d, cells, more in zip(
+            input.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True
+        )
+    ]
+    if any(length < 1 for length in size):
+        raise RuntimeError(
+            f"{name}: input: expected one that gives an output of at least 1 cell along every axis, "
+            f"got shape {list(input.shape)}, which gives {size}"
+        )
+    arguments = stride, padding, dilation, groups, _algorithm(algorithm)
+    output = input_gradient(input, weight, (input.shape[0], channels, *size), *arguments)
+    beyond = [more - some for more, some in zip(output_padding, extra, strict=True)]
+    if any(beyond):
+        output = F.pad(output, [amount for more in reversed(beyond) for amount in (0, more)])
+    return output if bias is None else output + bias.view(-1, *[1] * axes)
+
+
+def _check_ranks(name: str, axes: int, input: Tensor, weight: Tensor, first_two: str) -> None:
+    if weight.dim() != axes + 2:
+        raise RuntimeError(
+            f"{name}: weight: expected {axes + 2} dimensions "
+            f"({first_two} and {axes} spatial), got shape {list(weight.shape)}"
+        )
+    if input.dim() not in (axes + 1, axes + 2):
+        raise RuntimeError(
+            f"{name}: input: expected {axes + 2} dimensions (N, C and {axes} spatial), "
+            f"or {axes + 1} without N, got shape {list(input.shape)}"
+        )
+
+
+def _autocast(*tensors: Tensor | None) -> list:
+    """Tensors in the dtype that autocast is set to, where it is on: as torch's convolutions do."""
+    device = tensors[0].device.type  # type: ignore[union-attr]
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(device)
+    return [
+        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
+        for t in tensors
+    ]
+
+
+def _algorithm(asked: str) -> str:
+    return _default_algorithm if asked == "auto" else asked
+
+
 def _per_axis(value: Ints, axes: int) -> tuple[int, ...]:
-    return (value,) * axes if isinstance(value, int) else tuple(value)
+    """One for all axes, or a sequence, which may as ever have one entry for all."""
+    if isinstance(value, (int, torch.SymInt)):
+        return (value,) * axes
+    return tuple(value) * axes if len(value) == 1 else tuple(value)
 
 
 def padding_amounts(
-    word: str,
+    padding: Ints | str,
     input_size: Sequence[int],
     filter_size: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
 ) -> tuple[int, ...]:
-    """Zeros before and after each axis for a padding word, in the order of ``F.pad``.
+    """Cells of padding before and after each axis, in the order of ``F.pad``.
 
     Args:
-        word: ``"valid"``, ``"same"``, ``"half"`` or ``"full"``, see :func:`conv2d`.
+        padding: whatever :func:`conv2d` takes: an int, ints or a word.
         input_size, filter_size, stride, dilation: one for each spatial axis.
 
     Raises:
-        ValueError: another word.
+        ValueError: an unknown word, or a wrong number of ints.
 
     Example:
         >>> padding_amounts("same", (32, 32), (5, 4), (1, 1), (1, 1))  # left, right, top, bottom
         (1, 2, 2, 2)
         >>> padding_amounts("same", (224,), (11,), (4,), (1,))
         (3, 4)
+        >>> padding_amounts((1, 2), (32, 32), (5, 5), (1, 1), (1, 1))
+        (2, 2, 1, 1)
     """
+    axes = len(filter_size)
+    if not isinstance(padding, str):
+        padding = _per_axis(padding, axes)
+        if len(padding) == 2 * axes:
+            return padding
+        if len(padding) != axes:
+            raise ValueError(f"padding: expected an int, {axes} or {2 * axes} ints, got {padding}")
+        return tuple(amount for amount in reversed(padding) for _ in range(2))
     amounts: list[int] = []
     for size, cells, s, d in reversed(
         list(zip(input_size, filter_size, stride, dilation, strict=True))
     ):
         extent = d * (cells - 1)  # of the filter, beyond one cell
-        if word == "valid":
+        if padding == "valid":
             amounts += (0, 0)
-        elif word == "half":
+        elif padding == "half":
             amounts += (extent // 2, extent // 2)
-        elif word == "full":
+        elif padding == "full":
             amounts += (extent, extent)
-        elif word == "same":
+        elif padding == "same":
             output = -(-size // s)
             total = max((output - 1) * s + extent + 1 - size, 0)
             amounts += (total // 2, total - total // 2)
         else:
             raise ValueError(
                 f'padding: expected an int, a tuple of ints or one of "valid", "same", "half", '
-                f'"full", got {word!r}'
+                f'"full", got {padding!r}'
             )
     return tuple(amounts)
+
+
+def unfold(
+    input: Tensor, kernel_size: Ints, dilation: Ints = 1, padding: Ints = 0, stride: Ints = 1
+) -> Tensor:
+    """im2col: every patch of an image as a column, as :func:`torch.nn.functional.unfold`.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), of any dtype.
+        kernel_size, dilation, padding, stride: ints, or one for each axis.
+
+    Returns:
+        (N, C R S, P Q), or without N: column p Q + q is the patch under output cell (p, q).
+
+    Example:
+        Convolution is one matrix multiplication:
+
+        >>> import torch
+        >>> image, filters = torch.randn(1, 3, 8, 8), torch.randn(5, 3, 3, 3)
+        >>> by_hand = (filters.flatten(1) @ unfold(image, 3)).view(1, 5, 6, 6)
+        >>> torch.testing.assert_close(by_hand, conv2d(image, filters))
+    """
+    if input.dim() == 3:
+        return unfold(input.unsqueeze(0), kernel_size, dilation, padding, stride).squeeze(0)
+    if input.dim() != 4:
+        raise RuntimeError(
+            f"unfold: input: expected 4 dimensions (N, C, H, W), or 3 without N, "
+            f"got shape {list(input.shape)}"
+        )
+    kernel, dilation, padding, stride = _window("unfold", kernel_size, dilation, padding, stride)
+    counts = _counts("unfold", input.shape[2:], kernel, dilation, padding, stride)
+    patches = F.pad(input, padding_amounts(padding, (), kernel, (), ()))
+    for axis, (cells, d, s) in enumerate(zip(kernel, dilation, stride, strict=True), 2):
+        patches = patches.unfold(axis, d * (cells - 1) + 1, s)[..., ::d]  # a view, patch cells last
+    return patches.permute(0, 1, 4, 5, 2, 3).reshape(
+        input.shape[0], input.shape[1] * kernel[0] * kernel[1], counts[0] * counts[1]
+    )
+
+
+def fold(
+    input: Tensor,
+    output_size: Ints,
+    kernel_size: Ints,
+    dilation: Ints = 1,
+    padding: Ints = 0,
+    stride: Ints = 1,
+) -> Tensor:
+    """col2im, the adjoint of :func:`unfold`: columns added into the cells they were read from.
+
+    As :func:`torch.nn.functional.fold`.
+
+    Args:
+        input: (N, C R S, P Q) or (C R S, P Q).
+        output_size: (H, W).
+        kernel_size, dilation, padding, stride: those of the :func:`unfold`.
+
+    Returns:
+        (N, C, H, W) or (C, H, W).
+
+    Example:
+        How many 2 x 2 patches of a 3 x 3 image meet each cell:
+
+        >>> import torch
+        >>> fold(torch.ones(1, 4, 4), (3, 3), 2)
+        tensor([[[[1., 2., 1.],
+                  [2., 4., 2.],
+                  [1., 2., 1.]]]])
+    """
+    if input.dim() == 2:
+        columns = input.unsqueeze(0)
+        return fold(columns, output_size, kernel_size, dilation, padding, stride).squeeze(0)
+    kernel, dilation, padding, stride = _window("fold", kernel_size, dilation, padding, stride)
+    size = _per_axis(output_size, 2)
+    counts = _counts("fold", size, kernel, dilation, padding, stride)
+    taps, cells = kernel[0] * kernel[1], counts[0] * counts[1]
+    if input.dim() != 3 or input.shape[1] % taps != 0 or input.shape[2] != cells:
+        raise RuntimeError(
+            f"fold: input: expected (N, a multiple of {taps}, {cells}), or without N, for "
+            f"output_size {size} and kernel_size {kernel}, got shape {list(input.shape)}"
+        )
+    channels = input.shape[1] // taps
+    patches = input.view(-1, channels, *kernel, *counts).permute(0, 1, 4, 5, 2, 3)
+    for axis in (3, 2):  # (N, C, P, Q, R, S) to (N, C, P, W, R), then to (N, C, H, W)
+        d, length = dilation[axis - 2], size[axis - 2] + 2 * padding[axis - 2]
+        extent = d * (kernel[axis - 2] - 1) + 1
+        if d > 1:  # zeros between the cells of a dilated patch
+            spread = patches.new_zeros(*patches.shape[:-1], extent)
+            patches = torch.slice_scatter(spread, patches, -1, 0, extent, d)
+        shape = list(patches.shape[:-1])
+        shape[axis] = length
+        patches = torch.ops.aten.unfold_backward(patches, shape, axis, extent, stride[axis - 2])
+    top, left = padding
+    return patches[..., top : top + size[0], left : left + size[1]]
+
+
+def _window(name: str, *arguments: Ints) -> list[tuple[int, ...]]:
+    lists = [_per_axis(value, 2) for value in arguments]
+    labels = ("kernel_size", "dilation", "padding", "stride")
+    for value, label, least in zip(lists, labels, (1, 1, 0, 1), strict=True):
+        if len(value) != 2 or min(value) < least:
+            raise RuntimeError(f"{name}: {label}: expected one or two ints >= {least}, got {value}")
+    return lists
+
+
+def _counts(name: str, size, kernel, dilation, padding, stride) -> list[int]:
+    """Patches along each axis."""
+    counts = [
+        (length + 2 * p - d * (cells - 1) - 1) // s + 1
+        for length, p, d, cells, s in zip(size, padding, dilation, kernel, stride, strict=True)
+    ]
+    if min(counts) < 1:
+        raise RuntimeError(
+            f"{name}: kernel_size: expected one that fits the padded image of {tuple(size)} with "
+            f"padding {padding}, got {kernel} with dilation {dilation}"
+        )
+    return counts

@@ -17,9 +17,7 @@ from cnn_ext import nn
 from cnn_ext.nn.convolution import _Convolution
 
 TWINS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
-    torch.nn.Conv1d: nn.Conv1d,
-    torch.nn.Conv2d: nn.Conv2d,
-    torch.nn.Conv3d: nn.Conv3d,
+    getattr(torch.nn, name): getattr(nn, name) for name in nn.__all__
 }
 
 
@@ -76,15 +74,16 @@ def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
         model = copy.deepcopy(model)
     ours: dict[type, type[torch.nn.Module]] = {twin: theirs for theirs, twin in TWINS.items()}
     for name, module in model.named_modules():
-        if not isinstance(module, _Convolution) or type(module) not in ours:
+        if type(module) not in ours:
             continue
-        padding = _torch_padding(module)
-        if padding is None:
-            reason = f"torch has no padding={module.padding!r} at stride {module.stride}"
-            _left_alone("revert", name, module, reason)
-            continue
-        module._reversed_padding_repeated_twice = list(module.padding_of((1,) * module.axes))
-        module.padding = padding
+        if isinstance(module, _Convolution):
+            padding = _torch_padding(module)
+            if padding is None:
+                reason = f"torch has no padding={module.padding!r} at stride {module.stride}"
+                _left_alone("revert", name, module, reason)
+                continue
+            module._reversed_padding_repeated_twice = list(module.padding_of((1,) * module.axes))
+            module.padding = padding
         module.__dict__.pop("algorithm", None)
         module.__class__ = ours[type(module)]  # type: ignore[assignment]
     return model

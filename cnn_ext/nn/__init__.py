@@ -1,6 +1,26 @@
 """``torch.nn`` modules computed by cnn_ext: subclasses of their twins, with the same arguments."""
 
 from cnn_ext import functional as functional
-from cnn_ext.nn.convolution import Conv1d, Conv2d, Conv3d
+from cnn_ext.nn.convolution import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    LazyConv1d,
+    LazyConv2d,
+    LazyConv3d,
+)
 
-__all__ = ["Conv1d", "Conv2d", "Conv3d"]
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "LazyConv1d",
+    "LazyConv2d",
+    "LazyConv3d",
+]

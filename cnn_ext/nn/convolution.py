@@ -1,4 +1,4 @@
-"""``Conv1d``, ``Conv2d``, ``Conv3d``: drop-in subclasses of their ``torch.nn`` twins.
+"""``Conv*d``, ``ConvTranspose*d`` and ``LazyConv*d``: drop-in subclasses of their ``torch.nn`` twins.
 
 Same constructor, ``state_dict`` keys, initial values and representation; the arithmetic is
 :mod:`cnn_ext.functional`'s. An instance differs from its twin in its class alone, unless it was built
@@ -58,20 +58,11 @@ class _Convolution(torch.nn.modules.conv._ConvNd):
         if ours:
             self.padding = padding if isinstance(padding, str) else tuple(padding)  # type: ignore[arg-type]
             self.padding_of((1,) * self.axes)  # raises for an unknown word
-        if algorithm not in functional.ALGORITHMS:
-            raise ValueError(f"algorithm: expected one of {functional.ALGORITHMS}, got {algorithm!r}")
-        if algorithm != "auto":
-            self.algorithm = algorithm
+        _set_algorithm(self, algorithm)
 
     def padding_of(self, input_size: Sequence[int]) -> tuple[int, ...]:
         """Cells of padding for an input of these spatial sizes, in the order of ``F.pad``."""
-        if isinstance(self.padding, str):
-            return padding_amounts(
-                self.padding, input_size, self.kernel_size, self.stride, self.dilation
-            )
-        if len(self.padding) == 2 * self.axes:
-            return self.padding
-        return tuple(amount for amount in reversed(self.padding) for _ in range(2))
+        return padding_amounts(self.padding, input_size, self.kernel_size, self.stride, self.dilation)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding: Ints | str = self.padding
@@ -86,6 +77,77 @@ class _Convolution(torch.nn.modules.conv._ConvNd):
             padding,
             self.dilation,
             self.groups,
+            algorithm=self.algorithm,
+        )
+
+
+def _set_algorithm(module: torch.nn.Module, name: str) -> None:
+    """Kept on the instance only where it is not the default, so that it pickles as its twin does."""
+    if name not in functional.ALGORITHMS:
+        raise ValueError(f"algorithm: expected one of {functional.ALGORITHMS}, got {name!r}")
+    if name != "auto":
+        module.algorithm = name  # type: ignore[assignment]
+
+
+class _ConvolutionTranspose(torch.nn.modules.conv._ConvTransposeNd):
+    """The same for transposed convolution."""
+
+    axes: int
+    convolve: Callable[..., Tensor]
+    algorithm = "auto"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints,
+        stride: Ints = 1,
+        padding: Ints = 0,
+        output_padding: Ints = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Ints = 1,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        algorithm: str = "auto",
+    ) -> None:
+        for_twin: dict[str, Any] = {
+            "kernel_size": kernel_size,
+            "stride": stride,
+            "padding": padding,
+            "output_padding": output_padding,
+            "groups": groups,
+            "bias": bias,
+            "dilation": dilation,
+            "padding_mode": padding_mode,
+            "device": device,
+            "dtype": dtype,
+        }
+        super().__init__(in_channels, out_channels, **for_twin)
+        _set_algorithm(self, algorithm)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """The transposed convolution; ``output_size`` chooses among the sizes that are possible."""
+        output_padding = self._output_padding(
+            input,
+            output_size,
+            self.stride,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type]
+            self.kernel_size,  # type: ignore[arg-type]
+            self.axes,
+            self.dilation,  # type: ignore[arg-type]
+        )
+        return type(self).convolve(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            output_padding,
+            self.groups,
+            self.dilation,
             algorithm=self.algorithm,
         )
 
@@ -137,3 +199,69 @@ class Conv3d(_Convolution, torch.nn.Conv3d):
 
     axes = 3
     convolve = staticmethod(functional.conv3d)
+
+
+class ConvTranspose1d(_ConvolutionTranspose, torch.nn.ConvTranspose1d):
+    """:class:`torch.nn.ConvTranspose1d`, computed by :func:`cnn_ext.functional.conv_transpose1d`.
+
+    Example:
+        >>> ConvTranspose1d(2, 1, 4, stride=2, padding=1)(torch.zeros(3, 2, 10)).shape
+        torch.Size([3, 1, 20])
+    """
+
+    axes = 1
+    convolve = staticmethod(functional.conv_transpose1d)
+
+
+class ConvTranspose2d(_ConvolutionTranspose, torch.nn.ConvTranspose2d):
+    """:class:`torch.nn.ConvTranspose2d`, computed by :func:`cnn_ext.functional.conv_transpose2d`.
+
+    Args: as for the twin, and ``algorithm``, see :func:`cnn_ext.functional.conv2d`.
+
+    Example:
+        It undoes what a strided convolution does to the size, whichever size that was:
+
+        >>> down, up = Conv2d(1, 4, 3, stride=2), ConvTranspose2d(4, 1, 3, stride=2)
+        >>> image = torch.zeros(1, 1, 10, 11)
+        >>> up(down(image)).shape, up(down(image), output_size=image.shape).shape
+        (torch.Size([1, 1, 9, 11]), torch.Size([1, 1, 10, 11]))
+    """
+
+    axes = 2
+    convolve = staticmethod(functional.conv_transpose2d)
+
+
+class ConvTranspose3d(_ConvolutionTranspose, torch.nn.ConvTranspose3d):
+    """:class:`torch.nn.ConvTranspose3d`, computed by :func:`cnn_ext.functional.conv_transpose3d`.
+
+    Example:
+        >>> ConvTranspose3d(2, 1, 2, stride=2)(torch.zeros(1, 2, 3, 4, 5)).shape
+        torch.Size([1, 1, 6, 8, 10])
+    """
+
+    axes = 3
+    convolve = staticmethod(functional.conv_transpose3d)
+
+
+class LazyConv1d(torch.nn.LazyConv1d):
+    """A :class:`Conv1d` that learns its input channels from its first input, as :class:`LazyConv2d`."""
+
+    cls_to_become = Conv1d  # type: ignore[assignment]
+
+
+class LazyConv2d(torch.nn.LazyConv2d):
+    """A :class:`Conv2d` that learns its input channels from its first input.
+
+    Example:
+        >>> layer = LazyConv2d(8, 3)
+        >>> layer(torch.zeros(1, 5, 6, 6)).shape, layer.in_channels, type(layer) is Conv2d
+        (torch.Size([1, 8, 4, 4]), 5, True)
+    """
+
+    cls_to_become = Conv2d  # type: ignore[assignment]
+
+
+class LazyConv3d(torch.nn.LazyConv3d):
+    """A :class:`Conv3d` that learns its input channels from its first input, as :class:`LazyConv2d`."""
+
+    cls_to_become = Conv3d  # type: ignore[assignment]

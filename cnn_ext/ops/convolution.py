@@ -3,7 +3,7 @@ r"""Convolution (cross-correlation) as a ``torch.autograd.Function``.
 The schemas, checks, shapes and kernels of the three dispatcher operations are in
 ``csrc/ops/convolution.cpp``. Here they become differentiable in every mode that PyTorch has. Each
 is linear in its two tensors, and its derivatives are the other two operations (g: a gradient of the
-result; written dx, dw for input and weight gradient):
+result; written dx, dw for input and weight gradient; complex tensors enter conjugated):
 
 =============  ==================  ===================
 operation      gradient in first   gradient in second
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from cnn_ext.ops._transforms import door
 
@@ -113,9 +114,9 @@ class ConvolutionFunction(_Bilinear):
         if grad is not None:
             input, weight = ctx.saved_tensors
             if ctx.needs_input_grad[0]:
-                grads[0] = input_gradient(grad, weight, ctx.first_size, *ctx.arguments)
+                grads[0] = input_gradient(grad, weight.conj(), ctx.first_size, *ctx.arguments)
             if ctx.needs_input_grad[1]:
-                grads[1] = weight_gradient(grad, input, ctx.second_size, *ctx.arguments)
+                grads[1] = weight_gradient(grad, input.conj(), ctx.second_size, *ctx.arguments)
             if ctx.needs_input_grad[2]:
                 grads[2] = grad.sum([0, *range(2, grad.dim())])
         return tuple(grads)
@@ -156,9 +157,9 @@ class InputGradientFunction(_Bilinear):
         if grad is not None:
             grad_output, weight = ctx.saved_tensors
             if ctx.needs_input_grad[0]:
-                grads[0] = convolution(grad, weight, None, *ctx.arguments)
+                grads[0] = convolution(grad, weight.conj(), None, *ctx.arguments)
             if ctx.needs_input_grad[1]:
-                grads[1] = weight_gradient(grad_output, grad, ctx.second_size, *ctx.arguments)
+                grads[1] = weight_gradient(grad_output.conj(), grad, ctx.second_size, *ctx.arguments)
         return tuple(grads)
 
     @staticmethod
@@ -197,9 +198,9 @@ class WeightGradientFunction(_Bilinear):
         if grad is not None:
             grad_output, input = ctx.saved_tensors
             if ctx.needs_input_grad[0]:
-                grads[0] = convolution(input, grad, None, *ctx.arguments)
+                grads[0] = convolution(input.conj(), grad, None, *ctx.arguments)
             if ctx.needs_input_grad[1]:
-                grads[1] = input_gradient(grad_output, grad, ctx.second_size, *ctx.arguments)
+                grads[1] = input_gradient(grad_output.conj(), grad, ctx.second_size, *ctx.arguments)
         return tuple(grads)
 
     @staticmethod
@@ -244,6 +245,28 @@ input_gradient = door(
 weight_gradient = door(
     torch.ops.cnn_ext.convolution_weight_gradient, WeightGradientFunction, _DualWeightGradient
 )
+
+
+# What torch.utils.flop_counter.FlopCounterMode counts: each as one convolution of these sizes.
+
+
+@register_flop_formula(torch.ops.cnn_ext.convolution)
+def _flops(input, weight, *_, out_shape) -> int:
+    return conv_flop_count(input, weight, out_shape)
+
+
+@register_flop_formula(torch.ops.cnn_ext.convolution_input_gradient)
+def _input_gradient_flops(grad_output, weight, *_, out_shape) -> int:
+    return conv_flop_count(out_shape, weight, grad_output)
+
+
+@register_flop_formula(torch.ops.cnn_ext.convolution_weight_gradient)
+def _weight_gradient_flops(grad_output, input, *_, out_shape) -> int:
+    # As torch has it: the gradient as a convolution of the input, batch and channels exchanged.
+    def exchanged(shape):
+        return [shape[1], shape[0], *shape[2:]]
+
+    return conv_flop_count(exchanged(input), exchanged(grad_output), exchanged(out_shape))
 
 
 def _as_lists(stride, padding, dilation, groups, algorithm) -> tuple[Any, ...]:

@@ -106,22 +106,25 @@ void check_weight_size(const char* op, const char* name, SymIntArrayRef weight) 
               weight);
 }
 
-// `other` must have the dtype and the device of `reference`, which must be floating point.
+// `other` must have the dtype and the device of `reference`, which must be floating point or
+// complex.
 void check_same_kind(const char* op, const char* name, const Tensor& reference, const char* other,
                      const Tensor& tensor) {
-  TORCH_CHECK(at::isFloatingType(reference.scalar_type()), op, ": ", name,
-              ": expected a floating-point dtype, got ", reference.scalar_type());
+  TORCH_CHECK(at::isFloatingType(reference.scalar_type()) || reference.is_complex(), op, ": ", name,
+              ": expected a floating-point or complex dtype, got ", reference.scalar_type());
   TORCH_CHECK(tensor.scalar_type() == reference.scalar_type(), op, ": ", other, ": expected ",
               reference.scalar_type(), ", the dtype of ", name, ", got ", tensor.scalar_type());
   TORCH_CHECK(tensor.device() == reference.device(), op, ": ", other, ": expected a tensor on ",
               reference.device(), ", the device of ", name, ", got one on ", tensor.device());
 }
 
-// torch's rule: channels_last if either operand is, save for three-dimensional double precision.
+// torch's rule: channels_last if either operand is; in three dimensions for some dtypes only.
 at::MemoryFormat result_format(const Tensor& a, const Tensor& b) {
   using at::MemoryFormat;
   for (const auto format : {MemoryFormat::ChannelsLast, MemoryFormat::ChannelsLast3d}) {
-    if (format == MemoryFormat::ChannelsLast3d && a.scalar_type() == at::kDouble) break;
+    const auto dtype = a.scalar_type();
+    const bool three = dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kComplexFloat;
+    if (format == MemoryFormat::ChannelsLast3d && !three) break;
     if (a.suggest_memory_format() == format || b.suggest_memory_format() == format) return format;
   }
   return MemoryFormat::Contiguous;
@@ -504,9 +507,29 @@ void col2im(const Tensor& columns, const Tensor& result, at::IntArrayRef filter,
 // The three operations
 // ---------------------------------------------------------------------------------------------
 
+// Other dtypes, by the real kernels. bfloat16 and float16 are computed in float32 and rounded once;
+// f(a, b) of complex a and b is four real ones, which the kernels read where they lie.
+bool has_kernels(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kDouble; }
+
+template <typename Bilinear>
+Tensor by_real_kernels(const Tensor& a, const Tensor& b, const Bilinear& f) {
+  if (!a.is_complex()) return f(a.to(at::kFloat), b.to(at::kFloat));
+  const Tensor x = at::view_as_real(a.resolve_conj()), y = at::view_as_real(b.resolve_conj());
+  const Tensor xr = x.select(-1, 0), xi = x.select(-1, 1);
+  const Tensor yr = y.select(-1, 0), yi = y.select(-1, 1);
+  return at::complex(f(xr, yr).sub_(f(xi, yi)), f(xr, yi).add_(f(xi, yr)));
+}
+
 Tensor by_group(const Tensor& features, int64_t groups) {  // (N, C, ...) -> (N, G, C / G, P)
   return features.reshape({features.size(0), groups, features.size(1) / groups,
                            c10::multiply_integers(features.sizes().slice(2))});
+}
+
+Tensor& add_bias(Tensor& output, const std::optional<Tensor>& bias) {
+  if (!bias.has_value()) return output;
+  at::DimVector shape(output.dim(), 1);
+  shape[1] = -1;
+  return output += bias->view(shape);
 }
 
 Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
@@ -518,18 +541,18 @@ Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::opt
       make_parameters("convolution", weight.dim() - 2, stride, padding, dilation, groups);
   if (output.numel() == 0) return output;
 
+  if (!has_kernels(input.scalar_type())) {
+    Tensor result = by_real_kernels(input, weight, [&](const Tensor& x, const Tensor& w) {
+      return convolution_cpu(x, w, std::nullopt, stride, padding, dilation, groups, algorithm);
+    });
+    return output.copy_(add_bias(result, bias));
+  }
   if (chosen == Algorithm::im2col || weight.numel() == 0) {
     const int64_t G = p.groups.expect_int();
     const auto filter = weight.sizes().slice(2), out = output.sizes().slice(2);
     const Tensor filters = weight.reshape({G, weight.size(0) / G, weight.numel() / weight.size(0)});
     Tensor result = at::matmul(filters, im2col(input, filter, out, p)).reshape(output.sizes());
-    if (bias.has_value()) {
-      at::DimVector shape(output.dim(), 1);
-      shape[1] = -1;
-      result = result + bias->view(shape);
-    }
-    output.copy_(result);
-    return output;
+    return output.copy_(add_bias(result, bias));
   }
 
   const auto shape = describe(input.sizes(), input.strides(), weight.sizes(), weight.strides(),
@@ -555,6 +578,13 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
   const auto p = make_parameters(op, weight.dim() - 2, stride, padding, dilation, groups);
   if (grad_input.numel() == 0) return grad_input;
   if (weight.numel() == 0) return grad_input.zero_();
+  if (!has_kernels(weight.scalar_type())) {
+    return grad_input.copy_(
+        by_real_kernels(grad_output, weight, [&](const Tensor& g, const Tensor& w) {
+          return convolution_input_gradient_cpu(g, w, input_size, stride, padding, dilation, groups,
+                                                algorithm);
+        }));
+  }
 
   if (chosen == Algorithm::im2col) {
     const int64_t G = p.groups.expect_int();
@@ -585,6 +615,13 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   const auto p = make_parameters(op, grad_weight.dim() - 2, stride, padding, dilation, groups);
   if (grad_weight.numel() == 0) return grad_weight;
   if (grad_output.numel() == 0) return grad_weight.zero_();
+  if (!has_kernels(input.scalar_type())) {
+    return grad_weight.copy_(
+        by_real_kernels(grad_output, input, [&](const Tensor& g, const Tensor& x) {
+          return convolution_weight_gradient_cpu(g, x, weight_size, stride, padding, dilation,
+                                                 groups, algorithm);
+        }));
+  }
 
   if (chosen == Algorithm::im2col) {
     const int64_t G = p.groups.expect_int();
@@ -637,8 +674,8 @@ Tensor convolution_weight_gradient_meta(const Tensor& grad_output, const Tensor&
 
 // ---------------------------------------------------------------------------------------------
 // Derivatives in reverse mode. Each operation is f(a, b, [bias,] [size,] stride, padding, dilation,
-// groups, algorithm), linear in the tensors a and b; what a gradient needs is the other tensor, and
-// a tensor that no gradient asks for is not kept.
+// groups, algorithm), linear in the tensors a and b; what a gradient needs is the other tensor
+// (where complex, its conjugate), and a tensor that no gradient asks for is not kept.
 // ---------------------------------------------------------------------------------------------
 
 using torch::autograd::AutogradContext;
@@ -728,12 +765,12 @@ struct ConvolutionNode : torch::autograd::Function<ConvolutionNode> {
     variable_list result(8);
     if (!grads[0].defined()) return result;
     if (context->needs_input_grad(0)) {
-      result[0] = call_input_gradient(grads[0], s.b, s.a_size, s.stride, s.padding, s.dilation,
-                                      s.groups, s.algorithm);
+      result[0] = call_input_gradient(grads[0], s.b.conj(), s.a_size, s.stride, s.padding,
+                                      s.dilation, s.groups, s.algorithm);
     }
     if (context->needs_input_grad(1)) {
-      result[1] = call_weight_gradient(grads[0], s.a, s.b_size, s.stride, s.padding, s.dilation,
-                                       s.groups, s.algorithm);
+      result[1] = call_weight_gradient(grads[0], s.a.conj(), s.b_size, s.stride, s.padding,
+                                       s.dilation, s.groups, s.algorithm);
     }
     if (context->saved_data["bias"].toBool() && context->needs_input_grad(2)) {
       at::DimVector all_but_channels = {0};
@@ -761,12 +798,12 @@ struct InputGradientNode : torch::autograd::Function<InputGradientNode> {
     variable_list result(8);
     if (!grads[0].defined()) return result;
     if (context->needs_input_grad(0)) {
-      result[0] = call_convolution(grads[0], s.b, std::nullopt, s.stride, s.padding, s.dilation,
-                                   s.groups, s.algorithm);
+      result[0] = call_convolution(grads[0], s.b.conj(), std::nullopt, s.stride, s.padding,
+                                   s.dilation, s.groups, s.algorithm);
     }
     if (context->needs_input_grad(1)) {
-      result[1] = call_weight_gradient(s.a, grads[0], s.b_size, s.stride, s.padding, s.dilation,
-                                       s.groups, s.algorithm);
+      result[1] = call_weight_gradient(s.a.conj(), grads[0], s.b_size, s.stride, s.padding,
+                                       s.dilation, s.groups, s.algorithm);
     }
     return result;
   }
@@ -789,12 +826,12 @@ struct WeightGradientNode : torch::autograd::Function<WeightGradientNode> {
     variable_list result(8);
     if (!grads[0].defined()) return result;
     if (context->needs_input_grad(0)) {
-      result[0] = call_convolution(s.b, grads[0], std::nullopt, s.stride, s.padding, s.dilation,
-                                   s.groups, s.algorithm);
+      result[0] = call_convolution(s.b.conj(), grads[0], std::nullopt, s.stride, s.padding,
+                                   s.dilation, s.groups, s.algorithm);
     }
     if (context->needs_input_grad(1)) {
-      result[1] = call_input_gradient(s.a, grads[0], s.b_size, s.stride, s.padding, s.dilation,
-                                      s.groups, s.algorithm);
+      result[1] = call_input_gradient(s.a.conj(), grads[0], s.b_size, s.stride, s.padding,
+                                      s.dilation, s.groups, s.algorithm);
     }
     return result;
   }
