@@ -6,10 +6,10 @@
 """
 
 from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
-from cnn_ext import functional, models, nn, ops
+from cnn_ext import functional, matrix, models, nn, ops
 from cnn_ext.functional import default_algorithm
 from cnn_ext.models.convert import convert, revert
 
 __version__ = "0.1.0"
 
-__all__ = ["convert", "default_algorithm", "functional", "models", "nn", "ops", "revert"]
+__all__ = ["convert", "default_algorithm", "functional", "matrix", "models", "nn", "ops", "revert"]
