@@ -273,12 +273,13 @@ def _conv_transpose(
             f"{name}: bias: expected shape [{channels}], one value for each output channel, "
             f"got {list(bias.shape)}"
         )
-    # The sizes that convolve to the input's; what output_padding adds beyond them no input reaches.
-    extra = [min(more, s - 1) for more, s in zip(output_padding, stride, strict=True)]
+    # Cells added at the end are padding given back; beyond that, no input reaches them.
+    after = [max(p - more, 0) for p, more in zip(padding, output_padding, strict=True)]
+    beyond = [max(more - p, 0) for p, more in zip(padding, output_padding, strict=True)]
     size = [
-        (length - 1) * s - 2 * p + d * (cells - 1) + 1 + more
-        for length, s, p, d, cells, more in zip(
-            input.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True
+        (length - 1) * s - p - a + d * (cells - 1) + 1
+        for length, s, p, a, d, cells in zip(
+            input.shape[2:], stride, padding, after, dilation, weight.shape[2:], strict=True
         )
     ]
     if any(length < 1 for length in size):
@@ -286,9 +287,9 @@ def _conv_transpose(
             f"{name}: input: expected one that gives an output of at least 1 cell along every axis, "
             f"got shape {list(input.shape)}, which gives {size}"
         )
-    arguments = stride, padding, dilation, groups, _algorithm(algorithm)
+    both_sides = [amount for pair in zip(padding, after, strict=True) for amount in reversed(pair)]
+    arguments = stride, both_sides[::-1], dilation, groups, _algorithm(algorithm)
     output = input_gradient(input, weight, (input.shape[0], channels, *size), *arguments)
-    beyond = [more - some for more, some in zip(output_padding, extra, strict=True)]
     if any(beyond):
         output = F.pad(output, [amount for more in reversed(beyond) for amount in (0, more)])
     return output if bias is None else output + bias.view(-1, *[1] * axes)
