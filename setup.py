@@ -27,7 +27,7 @@ DEBUG = os.environ.get("CNN_EXT_DEBUG") == "1"
 OPTIMISATION = ["-O0", "-g"] if DEBUG else ["-O3", "-DNDEBUG"]
 # cpp_extension does not add -fopenmp, without which at::parallel_for runs on one thread.
 OPENMP = ["-fopenmp"] if platform.system() == "Linux" else []
-WARNINGS = ["-Wall", "-Wno-unknown-pragmas"]
+WARNINGS = ["-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"]
 
 
 class Build(cpp_extension.BuildExtension):
@@ -49,6 +49,7 @@ setup(
                 *OPENMP,
                 *WARNINGS,
                 "-ffp-contract=fast",  # a * b + c is one fused operation where the target has it
+                "-fno-math-errno",  # so that loops with a square root are vectorised
                 "-fvisibility=hidden",
             ],
             extra_link_args=OPENMP,

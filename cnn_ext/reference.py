@@ -67,3 +67,44 @@ def conv2d(
                                     total = total + weight[k, c, r, s] * cell
                     output[n, k, p, q] = total
     return output
+
+
+def local_response_norm(
+    input: Tensor,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+    alpha_scaling: str = "sum",
+) -> Tensor:
+    """Local response normalisation over neighbouring filters, cell by cell.
+
+    b_i = a_i / (k + alpha sum_j a_j^2)^beta, with j from max(0, i - n / 2) to min(K - 1, i + n / 2):
+    the paper's formula, for odd n (Krizhevsky et al. 2012, section 3.3). An even window reaches one
+    filter less after than before. ``"mean"`` divides alpha by n.
+
+    Args:
+        input: (N, K, H, W).
+        size, alpha, beta, k: the paper's n and constants.
+        alpha_scaling: ``"sum"`` as in the paper, or ``"mean"``.
+
+    Returns:
+        (N, K, H, W).
+
+    Example:
+        >>> local_response_norm(torch.tensor([[[[3.0]], [[4.0]]]]), 3, 1.0, 0.5, 0.0).flatten()
+        tensor([0.6000, 0.8000])
+    """
+    if alpha_scaling == "mean":
+        alpha = alpha / size
+    N, K, H, W = input.shape
+    output = torch.zeros_like(input)
+    for n in range(N):
+        for i in range(K):
+            for h in range(H):
+                for w in range(W):
+                    total = torch.zeros((), dtype=input.dtype)
+                    for j in range(max(0, i - size // 2), min(K - 1, i + (size - 1) // 2) + 1):
+                        total = total + input[n, j, h, w] ** 2
+                    output[n, i, h, w] = input[n, i, h, w] / (k + alpha * total) ** beta
+    return output

@@ -76,17 +76,29 @@ def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
     for name, module in model.named_modules():
         if type(module) not in ours:
             continue
-        if isinstance(module, _Convolution):
-            padding = _torch_padding(module)
-            if padding is None:
-                reason = f"torch has no padding={module.padding!r} at stride {module.stride}"
-                _left_alone("revert", name, module, reason)
-                continue
-            module._reversed_padding_repeated_twice = list(module.padding_of((1,) * module.axes))
-            module.padding = padding
+        if reason := _say_as_torch(module):
+            _left_alone("revert", name, module, reason)
+            continue
         module.__dict__.pop("algorithm", None)
         module.__class__ = ours[type(module)]  # type: ignore[assignment]
     return model
+
+
+def _say_as_torch(module: torch.nn.Module) -> str | None:
+    """Puts the module's arguments in words that its twin has; the reason, where there are none."""
+    if isinstance(module, _Convolution):
+        padding = _torch_padding(module)
+        if padding is None:
+            return f"torch has no padding={module.padding!r} at stride {module.stride}"
+        module._reversed_padding_repeated_twice = list(module.padding_of((1,) * module.axes))
+        module.padding = padding
+    if isinstance(module, nn.LocalResponseNorm):
+        if module.region != "channels" or module.channel_dim != 1:
+            return f"torch has no region={module.region!r}, channel_dim={module.channel_dim}"
+        if module.alpha_scaling == "sum":
+            module.alpha = module.alpha * module.size
+            del module.alpha_scaling
+    return None
 
 
 def _torch_padding(module: _Convolution) -> tuple[int, ...] | str | None:

@@ -12,6 +12,7 @@ from cnn_ext.nn.convolution import (
     LazyConv2d,
     LazyConv3d,
 )
+from cnn_ext.nn.local_response_norm import LocalResponseNorm
 
 __all__ = [
     "Conv1d",
@@ -23,4 +24,5 @@ __all__ = [
     "LazyConv1d",
     "LazyConv2d",
     "LazyConv3d",
+    "LocalResponseNorm",
 ]

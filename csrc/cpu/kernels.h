@@ -3,10 +3,12 @@
 // allocate nothing; a task range lets the caller share the work out.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "capability.h"
 #include "convolution/geometry.h"
+#include "local_response_norm/geometry.h"
 
 // X(slot, result, arguments), for an element type T
 #define CNN_EXT_KERNEL_SLOTS(X)                                                                \
@@ -18,7 +20,8 @@
   X(plan_weight_gradient, GradientBlocking, (const Convolution&, int64_t threads))             \
   X(weight_gradient_workspace, int64_t, (const Convolution&, const GradientBlocking&))         \
   X(weight_gradient, void,                                                                     \
-    (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last, T* workspace))
+    (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last, T* workspace))          \
+  X(response_norm, void, (const ResponseNorm<T>&, int64_t first, int64_t last, T* workspace))
 
 namespace cnn_ext::cpu {
 

@@ -1,0 +1,77 @@
+"""``LocalResponseNorm``: a drop-in subclass of its ``torch.nn`` twin."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cnn_ext import functional
+
+
+class LocalResponseNorm(torch.nn.LocalResponseNorm):
+    """:class:`torch.nn.LocalResponseNorm`, computed by :func:`cnn_ext.functional.local_response_norm`.
+
+    Args:
+        size, alpha, beta, k: as for the twin.
+        alpha_scaling, region, channel_dim: see :func:`cnn_ext.functional.local_response_norm`.
+
+    Example:
+        >>> LocalResponseNorm(5)
+        LocalResponseNorm(5, alpha=0.0001, beta=0.75, k=1.0)
+        >>> LocalResponseNorm.alexnet()
+        LocalResponseNorm(5, alpha=0.0001, beta=0.75, k=2.0, alpha_scaling='sum')
+    """
+
+    alpha_scaling = "mean"
+    region = "channels"
+    channel_dim = 1
+
+    def __init__(
+        self,
+        size: int,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        k: float = 1.0,
+        *,
+        alpha_scaling: str = "mean",
+        region: str = "channels",
+        channel_dim: int = 1,
+    ) -> None:
+        super().__init__(size, alpha, beta, k)
+        for name, value, words in (
+            ("alpha_scaling", alpha_scaling, ("mean", "sum")),
+            ("region", region, ("channels", "spatial")),
+        ):
+            if value not in words:
+                raise ValueError(f"{name}: expected one of {words}, got {value!r}")
+        # Kept on the instance only where it is not the default, so that it pickles as its twin does.
+        if alpha_scaling != "mean":
+            self.alpha_scaling = alpha_scaling
+        if region != "channels":
+            self.region = region
+        if channel_dim != 1:
+            self.channel_dim = channel_dim
+
+    @classmethod
+    def alexnet(cls) -> LocalResponseNorm:
+        """The paper's constants: n = 5, k = 2, alpha = 1e-4 (of the sum), beta = 0.75."""
+        return cls(5, 1e-4, 0.75, 2.0, alpha_scaling="sum")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of the input's shape."""
+        return functional.local_response_norm(
+            input,
+            self.size,
+            self.alpha,
+            self.beta,
+            self.k,
+            alpha_scaling=self.alpha_scaling,
+            region=self.region,
+            channel_dim=self.channel_dim,
+        )
+
+    def extra_repr(self) -> str:
+        """As the twin's, and what it has no argument for."""
+        own = [f"{name}={value!r}" for name, value in sorted(self.__dict__.items())
+               if name in ("alpha_scaling", "region", "channel_dim")]  # fmt: skip
+        return ", ".join([super().extra_repr(), *own])

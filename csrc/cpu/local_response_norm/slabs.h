@@ -1,0 +1,218 @@
+// Local response normalisation and its gradient, one pass over memory each (Krizhevsky, Sutskever
+// and Hinton 2012, section 3.3). Included by isa/*.cpp.
+//
+//   y = x s^-beta,   s = k + a (sum of x^2 over the window)
+//   dx = g s^-beta - 2 a beta x (sum of g x s^(-beta - 1) over the transposed window)
+//
+// A task is a slab: cells that fit the cache together with the whole of their windows. Its squares
+// are laid into a zero-padded buffer in which a window is n cells `step` apart along each of its
+// axes, so that neighbouring filters in NCHW, in channels_last, and windows inside one map are the
+// same code. The compiler vectorises the plain loops for each instruction set.
+
+// sums[i] = cells[i] + cells[i + step] + ... n terms, for i < count; both hold count + (n - 1)
+// step. By doubling, log2(n) additions a cell: no running sum, which would lose small cells beside
+// large ones and never recover from an infinite one. Overwrites cells.
+template <typename T>
+inline void window_sums(int64_t n, int64_t step, int64_t count, T* __restrict cells,
+                        T* __restrict sums) {
+  int64_t done = 0;  // terms that are in sums
+  int64_t held = 1;  // terms that each of cells stands for
+  for (int64_t left = n;; left >>= 1) {
+    if (left & 1) {
+      const T* from = cells + done * step;
+      if (done == 0) {
+        for (int64_t i = 0; i < count; ++i) sums[i] = from[i];
+      } else {
+        for (int64_t i = 0; i < count; ++i) sums[i] += from[i];
+      }
+      done += held;
+    }
+    if (left <= 1) return;
+    const int64_t reach = count + (n - 2 * held) * step;  // cells that anyone will read again
+    const int64_t shift = held * step;
+    int64_t i =
+        0;  // in place: a vector is read before any of its cells, or of those before, is written
+    for (; i + Vec<T>::kLanes <= reach; i += Vec<T>::kLanes) {
+      Vec<T>{Vec<T>::load(cells + i).lanes + Vec<T>::load(cells + i + shift).lanes}.store(cells +
+                                                                                          i);
+    }
+    for (; i < reach; ++i) cells[i] += cells[i + shift];
+    held *= 2;
+  }
+}
+
+// s[i] becomes s[i]^-beta.
+template <Power kPower, typename T>
+inline void negative_powers(int64_t count, T beta, T* __restrict s) {
+  for (int64_t i = 0; i < count; ++i) {
+    if constexpr (kPower == Power::half) s[i] = T(1) / std::sqrt(s[i]);
+    if constexpr (kPower == Power::one) s[i] = T(1) / s[i];
+    if constexpr (kPower == Power::three_quarters) {
+      const T root = T(1) / std::sqrt(s[i]);
+      s[i] = root * std::sqrt(root);
+    }
+    if constexpr (kPower == Power::other) s[i] = std::pow(s[i], -beta);
+  }
+}
+
+#if CNN_EXT_VECTOR_BYTES == 64
+
+// 1 / sqrt(s) from the processor's estimate (14 bits) by one Newton step, for 0 < s < infinity.
+inline __m512 inverse_sqrt(__m512 s, __m512 estimate) {
+  const __m512 half_s_e = _mm512_mul_ps(_mm512_mul_ps(s, _mm512_set1_ps(0.5f)), estimate);
+  const __m512 step = _mm512_fnmadd_ps(half_s_e, estimate, _mm512_set1_ps(1.5f));
+  return _mm512_mul_ps(estimate, step);
+}
+
+// Two square roots and a division take four times as long.
+template <>
+inline void negative_powers<Power::three_quarters, float>(int64_t count, float,
+                                                          float* __restrict s) {
+  for (int64_t i = 0; i < count; i += 16) {
+    const auto mask =
+        static_cast<__mmask16>(Vec<float>::Mask::range(0, count - i < 16 ? count - i : 16).bits);
+    const __m512 cells = _mm512_maskz_loadu_ps(mask, s + i);
+    const __m512 estimate = _mm512_rsqrt14_ps(cells);
+    const __m512 root = inverse_sqrt(cells, estimate);                   // s^(-1/2)
+    const __m512 quarter = inverse_sqrt(root, _mm512_rsqrt14_ps(root));  // s^(1/4)
+    const __m512 power = _mm512_mul_ps(_mm512_mul_ps(root, root), quarter);
+    // Of zero and infinity the estimate is the result: infinity and zero.
+    const __mmask16 special = _mm512_fpclass_ps_mask(cells, 0x02 | 0x04 | 0x08);
+    _mm512_mask_storeu_ps(s + i, mask, _mm512_mask_mov_ps(power, special, estimate));
+  }
+}
+
+#endif
+
+// Sums over windows of all axes of the slab; the result is in the buffer returned.
+template <typename T>
+inline T* slab_sums(const ResponseNorm<T>& p, T* cells, T* sums) {
+  int64_t count = p.buffer;
+  for (int axis = 0; axis < p.axes; ++axis) {
+    count -= (p.size - 1) * p.step[axis];
+    if (axis > 0) {
+      T* const swapped = cells;
+      cells = sums;
+      sums = swapped;
+    }
+    window_sums(p.size, p.step[axis], count, cells, sums);
+  }
+  return sums;
+}
+
+constexpr int64_t kStretch = 256;  // cells whose powers are taken at once
+
+// Runs the block that follows for each row of slab `index`: `memory` and `at` are its offsets in
+// the tensors and in the buffer, `length` its cells.
+#define CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length)                             \
+  const int64_t first_column = (index) % (p).blocks * (p).block;                       \
+  const int64_t length =                                                               \
+      (p).columns - first_column < (p).block ? (p).columns - first_column : (p).block; \
+  const int64_t slab_start = (index) / (p).blocks * (p).slab_stride + first_column;    \
+  const int64_t last_rows = (p).total_rows - (index) / (p).blocks * (p).rows[1];       \
+  const int64_t inner_rows = last_rows < (p).rows[1] ? last_rows : (p).rows[1];        \
+  for (int64_t outer = 0; outer < (p).rows[0]; ++outer)                                \
+    for (int64_t inner = 0, memory = slab_start + outer * (p).row_stride[0],           \
+                 at = outer * (p).buffer_stride[0];                                    \
+         inner < inner_rows; ++inner, memory += (p).row_stride[1], at += (p).buffer_stride[1])
+
+template <Power kPower, typename T>
+void response_norm_slabs(const ResponseNorm<T>& p, int64_t first, int64_t last, T* workspace) {
+  T* const cells = workspace;
+  T* const spare = workspace + p.buffer;
+  const T k = p.k, a = p.a;
+  for (int64_t index = first; index < last; ++index) {
+    for (int64_t i = 0; i < p.buffer; ++i) cells[i] = T(0);
+    {
+      CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length) {
+        const T* __restrict x = p.input + memory;
+        T* __restrict square = cells + p.origin + at;
+        for (int64_t j = 0; j < length; ++j) square[j] = x[j] * x[j];
+      }
+    }
+    const T* const sums = slab_sums(p, cells, spare);
+    {
+      CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length) {
+        const T* __restrict x = p.input + memory;
+        const T* __restrict sum = sums + at;
+        T* __restrict y = p.output + memory;
+        T power[kStretch];
+        for (int64_t start = 0; start < length; start += kStretch) {
+          const int64_t count = length - start < kStretch ? length - start : kStretch;
+          for (int64_t j = 0; j < count; ++j) power[j] = k + a * sum[start + j];
+          negative_powers<kPower>(count, p.beta, power);
+          for (int64_t j = 0; j < count; ++j) y[start + j] = x[start + j] * power[j];
+        }
+      }
+    }
+  }
+}
+
+template <Power kPower, typename T>
+void response_norm_gradient_slabs(const ResponseNorm<T>& p, int64_t first, int64_t last,
+                                  T* workspace) {
+  T* const cells = workspace;
+  T* const spare = workspace + p.buffer;
+  const T k = p.k, a = p.a;
+  T* const powers = workspace + 2 * p.buffer;
+  for (int64_t index = first; index < last; ++index) {
+    for (int64_t i = 0; i < p.buffer; ++i) cells[i] = T(0);
+    {
+      CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length) {
+        const T* __restrict x = p.input + memory;
+        T* __restrict square = cells + p.origin + at;
+        for (int64_t j = 0; j < length; ++j) square[j] = x[j] * x[j];
+      }
+    }
+    T* const sums = slab_sums(p, cells, spare);
+    T* const terms = sums == spare ? cells : spare;
+    for (int64_t i = 0; i < p.buffer; ++i) terms[i] = T(0);
+    {
+      CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length) {
+        const T* __restrict x = p.input + memory;
+        const T* __restrict g = p.grad_output + memory;
+        const T* __restrict sum = sums + at;
+        T* __restrict power = powers + at;
+        T* __restrict term = terms + p.transposed_origin + at;
+        for (int64_t j = 0; j < length; ++j) power[j] = k + a * sum[j];
+        negative_powers<kPower>(length, p.beta, power);
+        for (int64_t j = 0; j < length; ++j) term[j] = g[j] * x[j] * power[j] / (k + a * sum[j]);
+      }
+    }
+    const T* const total = slab_sums(p, terms, sums);
+    {
+      const T factor = T(2) * p.a * p.beta;
+      CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length) {
+        const T* __restrict x = p.input + memory;
+        const T* __restrict g = p.grad_output + memory;
+        const T* __restrict power = powers + at;
+        const T* __restrict sum = total + at;
+        T* __restrict dx = p.output + memory;
+        for (int64_t j = 0; j < length; ++j) dx[j] = g[j] * power[j] - factor * x[j] * sum[j];
+      }
+    }
+  }
+}
+
+#undef CNN_EXT_FOR_EACH_ROW
+
+// Slabs first <= i < last. workspace: 3 * p.buffer elements.
+template <typename T>
+void response_norm(const ResponseNorm<T>& p, int64_t first, int64_t last, T* workspace) {
+  const bool gradient = p.grad_output != nullptr;
+  switch (p.power) {
+    case Power::half:
+      return gradient ? response_norm_gradient_slabs<Power::half>(p, first, last, workspace)
+                      : response_norm_slabs<Power::half>(p, first, last, workspace);
+    case Power::three_quarters:
+      return gradient
+                 ? response_norm_gradient_slabs<Power::three_quarters>(p, first, last, workspace)
+                 : response_norm_slabs<Power::three_quarters>(p, first, last, workspace);
+    case Power::one:
+      return gradient ? response_norm_gradient_slabs<Power::one>(p, first, last, workspace)
+                      : response_norm_slabs<Power::one>(p, first, last, workspace);
+    case Power::other:
+      return gradient ? response_norm_gradient_slabs<Power::other>(p, first, last, workspace)
+                      : response_norm_slabs<Power::other>(p, first, last, workspace);
+  }
+}
