@@ -83,3 +83,28 @@ inline void Vec<T>::store(T* to, Mask mask) const {
 }
 
 #endif
+
+template <typename T>
+inline Vec<T> square_root(Vec<T> v) {
+  for (int i = 0; i < Vec<T>::kLanes; ++i) v.lanes[i] = std::sqrt(v.lanes[i]);
+  return v;
+}
+#if CNN_EXT_VECTOR_BYTES == 64
+template <>
+inline Vec<float> square_root(Vec<float> v) {
+  return {reinterpret_cast<Vec<float>::Lanes>(_mm512_sqrt_ps(reinterpret_cast<__m512>(v.lanes)))};
+}
+template <>
+inline Vec<double> square_root(Vec<double> v) {
+  return {reinterpret_cast<Vec<double>::Lanes>(_mm512_sqrt_pd(reinterpret_cast<__m512d>(v.lanes)))};
+}
+#elif CNN_EXT_VECTOR_BYTES == 32
+template <>
+inline Vec<float> square_root(Vec<float> v) {
+  return {reinterpret_cast<Vec<float>::Lanes>(_mm256_sqrt_ps(reinterpret_cast<__m256>(v.lanes)))};
+}
+template <>
+inline Vec<double> square_root(Vec<double> v) {
+  return {reinterpret_cast<Vec<double>::Lanes>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(v.lanes)))};
+}
+#endif

@@ -80,6 +80,7 @@ void describe_channels(cpu::ResponseNorm<T>& p, int64_t outer, int64_t C, int64_
   p.axes = 1;
   p.rows[0] = 1;
   if (inner == 1) {  // the maps of a pixel lie together: a slab is a number of pixels
+    p.layout = cpu::NormLayout::pixels;
     p.step[0] = 1;
     p.columns = p.block = C;
     p.blocks = 1;
@@ -91,6 +92,7 @@ void describe_channels(cpu::ResponseNorm<T>& p, int64_t outer, int64_t C, int64_
     p.slabs = (outer + p.rows[1] - 1) / p.rows[1];
     p.buffer = p.rows[1] * padded;
   } else {  // a slab is a block of pixels, map after map
+    p.layout = cpu::NormLayout::maps;
     const int64_t most = std::clamp<int64_t>(kSlabElements / 2 / padded / 16 * 16, 16, 1024);
     p.columns = inner;
     p.blocks = (inner + most - 1) / most;
@@ -115,6 +117,7 @@ void describe_channels(cpu::ResponseNorm<T>& p, int64_t outer, int64_t C, int64_
 template <typename T>
 void describe_spatial(cpu::ResponseNorm<T>& p, int64_t maps, at::IntArrayRef sizes) {
   const int64_t more = p.size - 1;
+  p.layout = cpu::NormLayout::inside;
   p.axes = static_cast<int>(sizes.size());
   int64_t size[3] = {1, 1, 1}, padded[3] = {1, 1, 1};
   for (int axis = 0; axis < p.axes; ++axis) {

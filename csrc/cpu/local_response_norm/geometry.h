@@ -8,12 +8,16 @@ namespace cnn_ext::cpu {
 // The exponents that need no logarithm: beta = 1/2, 3/4 and 1.
 enum class Power { half, three_quarters, one, other };
 
+// What the rows of a slab are, and so where a window extends: see the table below.
+enum class NormLayout { maps, pixels, inside };
+
 // A slab is `rows` of up to `block` contiguous cells, and is copied into a zero-padded buffer in
 // which the window of a cell is `size` cells `step` apart along each axis. Strides are in elements.
 //
-//   neighbouring filters, NCHW   row: a block of pixels of one map    step: block
-//   neighbouring filters, NHWC   row: one pixel, all maps             step: 1
-//   inside one map               row: one row of the map              steps: 1, padded row, ...
+//   maps     neighbouring filters, NCHW   row: a block of pixels of one map    step: block
+//   pixels   neighbouring filters, NHWC   row: one pixel, all maps             step: 1
+//   inside   a window of one map          row: one row of the map              steps: 1, padded
+//   row, ...
 template <typename T>
 struct ResponseNorm {
   const T* input;
@@ -22,6 +26,7 @@ struct ResponseNorm {
   T k, a, beta;          // a: alpha, divided by the window's cells or not
   Power power;
 
+  NormLayout layout;
   int64_t size;  // of the window along each axis
   int axes;
   int64_t step[3];

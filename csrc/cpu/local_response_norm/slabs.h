@@ -41,49 +41,6 @@ inline void window_sums(int64_t n, int64_t step, int64_t count, T* __restrict ce
   }
 }
 
-// s[i] becomes s[i]^-beta.
-template <Power kPower, typename T>
-inline void negative_powers(int64_t count, T beta, T* __restrict s) {
-  for (int64_t i = 0; i < count; ++i) {
-    if constexpr (kPower == Power::half) s[i] = T(1) / std::sqrt(s[i]);
-    if constexpr (kPower == Power::one) s[i] = T(1) / s[i];
-    if constexpr (kPower == Power::three_quarters) {
-      const T root = T(1) / std::sqrt(s[i]);
-      s[i] = root * std::sqrt(root);
-    }
-    if constexpr (kPower == Power::other) s[i] = std::pow(s[i], -beta);
-  }
-}
-
-#if CNN_EXT_VECTOR_BYTES == 64
-
-// 1 / sqrt(s) from the processor's estimate (14 bits) by one Newton step, for 0 < s < infinity.
-inline __m512 inverse_sqrt(__m512 s, __m512 estimate) {
-  const __m512 half_s_e = _mm512_mul_ps(_mm512_mul_ps(s, _mm512_set1_ps(0.5f)), estimate);
-  const __m512 step = _mm512_fnmadd_ps(half_s_e, estimate, _mm512_set1_ps(1.5f));
-  return _mm512_mul_ps(estimate, step);
-}
-
-// Two square roots and a division take four times as long.
-template <>
-inline void negative_powers<Power::three_quarters, float>(int64_t count, float,
-                                                          float* __restrict s) {
-  for (int64_t i = 0; i < count; i += 16) {
-    const auto mask =
-        static_cast<__mmask16>(Vec<float>::Mask::range(0, count - i < 16 ? count - i : 16).bits);
-    const __m512 cells = _mm512_maskz_loadu_ps(mask, s + i);
-    const __m512 estimate = _mm512_rsqrt14_ps(cells);
-    const __m512 root = inverse_sqrt(cells, estimate);                   // s^(-1/2)
-    const __m512 quarter = inverse_sqrt(root, _mm512_rsqrt14_ps(root));  // s^(1/4)
-    const __m512 power = _mm512_mul_ps(_mm512_mul_ps(root, root), quarter);
-    // Of zero and infinity the estimate is the result: infinity and zero.
-    const __mmask16 special = _mm512_fpclass_ps_mask(cells, 0x02 | 0x04 | 0x08);
-    _mm512_mask_storeu_ps(s + i, mask, _mm512_mask_mov_ps(power, special, estimate));
-  }
-}
-
-#endif
-
 // Sums over windows of all axes of the slab; the result is in the buffer returned.
 template <typename T>
 inline T* slab_sums(const ResponseNorm<T>& p, T* cells, T* sums) {
@@ -195,24 +152,3 @@ void response_norm_gradient_slabs(const ResponseNorm<T>& p, int64_t first, int64
 }
 
 #undef CNN_EXT_FOR_EACH_ROW
-
-// Slabs first <= i < last. workspace: 3 * p.buffer elements.
-template <typename T>
-void response_norm(const ResponseNorm<T>& p, int64_t first, int64_t last, T* workspace) {
-  const bool gradient = p.grad_output != nullptr;
-  switch (p.power) {
-    case Power::half:
-      return gradient ? response_norm_gradient_slabs<Power::half>(p, first, last, workspace)
-                      : response_norm_slabs<Power::half>(p, first, last, workspace);
-    case Power::three_quarters:
-      return gradient
-                 ? response_norm_gradient_slabs<Power::three_quarters>(p, first, last, workspace)
-                 : response_norm_slabs<Power::three_quarters>(p, first, last, workspace);
-    case Power::one:
-      return gradient ? response_norm_gradient_slabs<Power::one>(p, first, last, workspace)
-                      : response_norm_slabs<Power::one>(p, first, last, workspace);
-    case Power::other:
-      return gradient ? response_norm_gradient_slabs<Power::other>(p, first, last, workspace)
-                      : response_norm_slabs<Power::other>(p, first, last, workspace);
-  }
-}
