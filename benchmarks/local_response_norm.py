@@ -1,41 +1,24 @@
 """Local response normalisation against torch: eager, compiled, and one copy of the tensor.
 
-    python benchmarks/local_response_norm.py [--out FILE.json]
+    python -m benchmarks.local_response_norm [--out FILE.json]
 
-Every row is one interleaved run: all contenders take turns in one process, each turn is one untimed
-call, which brings its own data into the cache, and one timed, and the medians are compared. Shapes are
-AlexNet's and GoogLeNet's, from one image to 128. `clone` allocates its output, as any operation must;
+Every row is one interleaved run, and its medians are compared (see timing.py). Shapes are AlexNet's and
+GoogLeNet's, from one image to 128. `clone` allocates its output, as any operation must;
 beyond some 32 MB that costs more than the copy.
 """
 
 import argparse
 import json
-import platform
-import statistics
-import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from cnn_ext._native import _C
+from benchmarks.timing import machine, medians
 from cnn_ext.functional import local_response_norm
 
 SHAPES = json.loads(Path(__file__).with_name("local_response_norm.json").read_text())
 CONSTANTS = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0}
-
-
-def medians(contenders: dict, rounds: int) -> dict[str, float]:
-    """Milliseconds by name; the contenders take turns."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(rounds + 2):
-        for name, run in contenders.items():
-            run()
-            start = time.perf_counter()
-            run()
-            if round_ >= 2:  # the first two warm up
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def row(shape: list[int]) -> dict:
@@ -83,15 +66,9 @@ def main() -> None:
                 f"{t['eager'] / t['ours']:9.1f}{t['compiled'] / t['ours']:10.1f}",
                 flush=True,
             )
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "capability": _C.cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        options.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

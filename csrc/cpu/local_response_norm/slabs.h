@@ -59,19 +59,41 @@ inline T* slab_sums(const ResponseNorm<T>& p, T* cells, T* sums) {
 
 constexpr int64_t kStretch = 256;  // cells whose powers are taken at once
 
-// Runs the block that follows for each row of slab `index`: `memory` and `at` are its offsets in
-// the tensors and in the buffer, `length` its cells.
-#define CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length)                             \
-  const int64_t first_column = (index) % (p).blocks * (p).block;                       \
-  const int64_t length =                                                               \
-      (p).columns - first_column < (p).block ? (p).columns - first_column : (p).block; \
-  const int64_t slab_start = (index) / (p).blocks * (p).slab_stride + first_column;    \
-  const int64_t last_rows = (p).total_rows - (index) / (p).blocks * (p).rows[1];       \
-  const int64_t inner_rows = last_rows < (p).rows[1] ? last_rows : (p).rows[1];        \
-  for (int64_t outer = 0; outer < (p).rows[0]; ++outer)                                \
-    for (int64_t inner = 0, memory = slab_start + outer * (p).row_stride[0],           \
-                 at = outer * (p).buffer_stride[0];                                    \
-         inner < inner_rows; ++inner, memory += (p).row_stride[1], at += (p).buffer_stride[1])
+// The rows of slab `index`, one after the other: where each lies in the tensors and in the buffer.
+template <typename T>
+struct SlabRows {
+  const ResponseNorm<T>& p;
+  int64_t start, length, inner_rows, outer = 0, inner = -1;
+  int64_t memory = 0, at = 0;
+
+  SlabRows(const ResponseNorm<T>& norm, int64_t index) : p(norm) {
+    const int64_t column = index % p.blocks * p.block, group = index / p.blocks;
+    const int64_t rows_left = p.total_rows - group * p.rows[1];
+    start = group * p.slab_stride + column;
+    length = p.columns - column < p.block ? p.columns - column : p.block;
+    inner_rows = rows_left < p.rows[1] ? rows_left : p.rows[1];
+  }
+  bool next() {
+    if (++inner == inner_rows) {
+      inner = 0;
+      ++outer;
+    }
+    memory = start + outer * p.row_stride[0] + inner * p.row_stride[1];
+    at = outer * p.buffer_stride[0] + inner * p.buffer_stride[1];
+    return outer < p.rows[0];
+  }
+};
+
+// The squares of a slab, at their places between the zeros.
+template <typename T>
+inline void lay_squares(const ResponseNorm<T>& p, int64_t index, T* cells) {
+  for (int64_t i = 0; i < p.buffer; ++i) cells[i] = T(0);
+  for (SlabRows<T> row(p, index); row.next();) {
+    const T* __restrict x = p.input + row.memory;
+    T* __restrict square = cells + p.origin + row.at;
+    for (int64_t j = 0; j < row.length; ++j) square[j] = x[j] * x[j];
+  }
+}
 
 template <Power kPower, typename T>
 void response_norm_slabs(const ResponseNorm<T>& p, int64_t first, int64_t last, T* workspace) {
@@ -79,27 +101,18 @@ void response_norm_slabs(const ResponseNorm<T>& p, int64_t first, int64_t last, 
   T* const spare = workspace + p.buffer;
   const T k = p.k, a = p.a;
   for (int64_t index = first; index < last; ++index) {
-    for (int64_t i = 0; i < p.buffer; ++i) cells[i] = T(0);
-    {
-      CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length) {
-        const T* __restrict x = p.input + memory;
-        T* __restrict square = cells + p.origin + at;
-        for (int64_t j = 0; j < length; ++j) square[j] = x[j] * x[j];
-      }
-    }
+    lay_squares(p, index, cells);
     const T* const sums = slab_sums(p, cells, spare);
-    {
-      CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length) {
-        const T* __restrict x = p.input + memory;
-        const T* __restrict sum = sums + at;
-        T* __restrict y = p.output + memory;
-        T power[kStretch];
-        for (int64_t start = 0; start < length; start += kStretch) {
-          const int64_t count = length - start < kStretch ? length - start : kStretch;
-          for (int64_t j = 0; j < count; ++j) power[j] = k + a * sum[start + j];
-          negative_powers<kPower>(count, p.beta, power);
-          for (int64_t j = 0; j < count; ++j) y[start + j] = x[start + j] * power[j];
-        }
+    for (SlabRows<T> row(p, index); row.next();) {
+      const T* __restrict x = p.input + row.memory;
+      const T* __restrict sum = sums + row.at;
+      T* __restrict y = p.output + row.memory;
+      T power[kStretch];
+      for (int64_t start = 0; start < row.length; start += kStretch) {
+        const int64_t count = row.length - start < kStretch ? row.length - start : kStretch;
+        for (int64_t j = 0; j < count; ++j) power[j] = k + a * sum[start + j];
+        negative_powers<kPower>(count, p.beta, power);
+        for (int64_t j = 0; j < count; ++j) y[start + j] = x[start + j] * power[j];
       }
     }
   }
@@ -113,42 +126,29 @@ void response_norm_gradient_slabs(const ResponseNorm<T>& p, int64_t first, int64
   const T k = p.k, a = p.a;
   T* const powers = workspace + 2 * p.buffer;
   for (int64_t index = first; index < last; ++index) {
-    for (int64_t i = 0; i < p.buffer; ++i) cells[i] = T(0);
-    {
-      CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length) {
-        const T* __restrict x = p.input + memory;
-        T* __restrict square = cells + p.origin + at;
-        for (int64_t j = 0; j < length; ++j) square[j] = x[j] * x[j];
-      }
-    }
+    lay_squares(p, index, cells);
     T* const sums = slab_sums(p, cells, spare);
     T* const terms = sums == spare ? cells : spare;
     for (int64_t i = 0; i < p.buffer; ++i) terms[i] = T(0);
-    {
-      CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length) {
-        const T* __restrict x = p.input + memory;
-        const T* __restrict g = p.grad_output + memory;
-        const T* __restrict sum = sums + at;
-        T* __restrict power = powers + at;
-        T* __restrict term = terms + p.transposed_origin + at;
-        for (int64_t j = 0; j < length; ++j) power[j] = k + a * sum[j];
-        negative_powers<kPower>(length, p.beta, power);
-        for (int64_t j = 0; j < length; ++j) term[j] = g[j] * x[j] * power[j] / (k + a * sum[j]);
-      }
+    for (SlabRows<T> row(p, index); row.next();) {
+      const T* __restrict x = p.input + row.memory;
+      const T* __restrict g = p.grad_output + row.memory;
+      const T* __restrict sum = sums + row.at;
+      T* __restrict power = powers + row.at;
+      T* __restrict term = terms + p.transposed_origin + row.at;
+      for (int64_t j = 0; j < row.length; ++j) power[j] = k + a * sum[j];
+      negative_powers<kPower>(row.length, p.beta, power);
+      for (int64_t j = 0; j < row.length; ++j) term[j] = g[j] * x[j] * power[j] / (k + a * sum[j]);
     }
     const T* const total = slab_sums(p, terms, sums);
-    {
-      const T factor = T(2) * p.a * p.beta;
-      CNN_EXT_FOR_EACH_ROW(p, index, memory, at, length) {
-        const T* __restrict x = p.input + memory;
-        const T* __restrict g = p.grad_output + memory;
-        const T* __restrict power = powers + at;
-        const T* __restrict sum = total + at;
-        T* __restrict dx = p.output + memory;
-        for (int64_t j = 0; j < length; ++j) dx[j] = g[j] * power[j] - factor * x[j] * sum[j];
-      }
+    const T factor = T(2) * p.a * p.beta;
+    for (SlabRows<T> row(p, index); row.next();) {
+      const T* __restrict x = p.input + row.memory;
+      const T* __restrict g = p.grad_output + row.memory;
+      const T* __restrict power = powers + row.at;
+      const T* __restrict sum = total + row.at;
+      T* __restrict dx = p.output + row.memory;
+      for (int64_t j = 0; j < row.length; ++j) dx[j] = g[j] * power[j] - factor * x[j] * sum[j];
     }
   }
 }
-
-#undef CNN_EXT_FOR_EACH_ROW
