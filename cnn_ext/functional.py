@@ -20,7 +20,7 @@ from cnn_ext.ops.convolution import convolution, input_gradient
 
 Ints = int | Sequence[int]
 
-ALGORITHMS = ("auto", "im2col", "implicit_gemm")
+ALGORITHMS = ("auto", "im2col", "implicit_gemm", "direct")
 _default_algorithm = "auto"
 
 
@@ -28,7 +28,7 @@ class default_algorithm(AbstractContextManager):  # noqa: N801 - read as a funct
     """Sets the algorithm that ``algorithm="auto"`` means, from here on or for a block of code.
 
     Args:
-        name: ``"auto"``, ``"im2col"`` or ``"implicit_gemm"``.
+        name: ``"auto"``, ``"im2col"``, ``"implicit_gemm"`` or ``"direct"``.
 
     Raises:
         ValueError: another name.
@@ -104,7 +104,8 @@ def conv2d(
         dilation: distance of neighbouring filter cells.
         groups: the channels are cut into so many groups, and each filter sees one of them.
         algorithm: ``"im2col"`` writes out the patch matrix and multiplies once; ``"implicit_gemm"``
-            packs patches block by block; ``"auto"`` chooses, see :class:`default_algorithm`.
+            packs patches block by block; ``"direct"`` sums depthwise convolutions where they lie;
+            ``"auto"`` is ``"direct"`` for these, ``"implicit_gemm"`` for all others.
 
     Returns:
         (N, K, P, Q) or (K, P, Q), in channels_last if input or weight is.

@@ -80,7 +80,7 @@ class ConvolutionFunction(_Bilinear):
         stride, padding, dilation: an int, or one for each spatial axis; ``padding`` also two for
             each axis, in the order of :func:`torch.nn.functional.pad` (the last axis first).
         groups: divides C and K.
-        algorithm: ``"auto"``, ``"im2col"`` or ``"implicit_gemm"``.
+        algorithm: ``"auto"``, ``"im2col"``, ``"implicit_gemm"`` or, if depthwise, ``"direct"``.
 
     Returns:
         (N, K, \*output) with output = floor((size + padding before + padding after

@@ -22,6 +22,11 @@
   X(weight_gradient_workspace, int64_t, (const Convolution&, const GradientBlocking&))         \
   X(weight_gradient, void,                                                                     \
     (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last, T* workspace))          \
+  X(depthwise_tasks, int64_t, (const Convolution&))                                            \
+  X(pack_depthwise, void, (const ConvolutionForward<T>&))                                      \
+  X(depthwise, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))              \
+  X(depthwise_weight_gradient, void,                                                           \
+    (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last))                        \
   X(response_norm, void, (const ResponseNorm<T>&, int64_t first, int64_t last, T* workspace))
 
 namespace cnn_ext::cpu {

@@ -185,13 +185,25 @@ Tensor empty_weight_gradient(const Tensor& grad_output, const Tensor& input,
 // Algorithms
 // ---------------------------------------------------------------------------------------------
 
-enum class Algorithm { im2col, implicit_gemm };
+enum class Algorithm { im2col, implicit_gemm, direct };
 
-Algorithm choose_algorithm(const char* op, c10::string_view name) {
+// "auto" is the direct kernel for depthwise convolution and implicit GEMM for everything else: a
+// function of the shape alone, so that results do not change from run to run.
+Algorithm choose_algorithm(const char* op, c10::string_view name, SymIntArrayRef weight_size,
+                           const SymInt& groups) {
   if (name == "im2col") return Algorithm::im2col;
-  if (name == "implicit_gemm" || name == "auto") return Algorithm::implicit_gemm;
-  TORCH_CHECK(false, op, ": algorithm: expected \"auto\", \"im2col\" or \"implicit_gemm\", got \"",
-              name, "\"");
+  if (name == "implicit_gemm") return Algorithm::implicit_gemm;
+  TORCH_CHECK(name == "auto" || name == "direct", op,
+              ": algorithm: expected \"auto\", \"im2col\", ",
+              "\"implicit_gemm\" or \"direct\", got \"", name, "\"");
+  SymInt taps = 1;
+  for (size_t axis = 2; axis < weight_size.size(); ++axis) taps = taps * weight_size[axis];
+  const bool depthwise = weight_size[1] == 1 && weight_size[0] == groups && groups > 1;
+  const bool direct = depthwise && taps <= cpu::kDirectTaps;
+  TORCH_CHECK(direct || name == "auto", op, ": algorithm: \"direct\" serves depthwise convolution ",
+              "(groups = channels = filters > 1) with at most ", cpu::kDirectTaps,
+              " filter cells, got a weight of shape ", weight_size, " and groups ", groups);
+  return direct ? Algorithm::direct : Algorithm::implicit_gemm;
 }
 
 // The same arguments as numbers, with leading axes of size 1 up to three, and strides.
@@ -345,6 +357,19 @@ void implicit_gemm(const cpu::Convolution& shape, const T* input, const T* weigh
                });
 }
 
+template <typename T>
+void direct(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
+            T* output, const Tensor& like) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const Tensor packed = at::empty({shape.taps() * shape.G}, like.options());
+  const cpu::ConvolutionForward<T> p{shape, {}, input, weight, bias, packed.mutable_data_ptr<T>(),
+                                     output};
+  kernels.pack_depthwise(p);
+  const int64_t tasks = kernels.depthwise_tasks(shape), threads = threads_for(shape);
+  at::parallel_for(0, tasks, (tasks + threads - 1) / threads,
+                   [&](int64_t first, int64_t last) { kernels.depthwise(p, first, last); });
+}
+
 // One axis of the input gradient, at the input cells phase, phase + stride, phase + 2 stride, ...:
 // the filter taps that reach them, and the stride-1 convolution over grad_output that they form.
 struct Phase {
@@ -372,9 +397,9 @@ Phase input_gradient_phase(const cpu::Convolution& c, int axis, int64_t phase) {
 
 // The input gradient is a convolution of grad_output with the filters flipped and their two
 // channel axes exchanged; where the forward pass strides, one such convolution for each phase.
-template <typename T>
-void implicit_gemm_input_gradient(const cpu::Convolution& c, const T* grad_output, const T* weight,
-                                  T* grad_input, const Tensor& result) {
+template <typename T, typename Forward>
+void input_gradient_by_phases(const cpu::Convolution& c, const T* grad_output, const T* weight,
+                              T* grad_input, const Tensor& result, const Forward& forward) {
   bool covered = true;
   for (int axis = 0; axis < kSpatial; ++axis) {
     for (int64_t phase = 0; phase < c.stride[axis]; ++phase) {
@@ -413,7 +438,7 @@ void implicit_gemm_input_gradient(const cpu::Convolution& c, const T* grad_outpu
       cells += phase * c.input.spatial[axis];
       g.output.spatial[axis] = c.stride[axis] * c.input.spatial[axis];
     }
-    if (!empty) implicit_gemm<T>(g, grad_output, filter, nullptr, cells, result);
+    if (!empty) forward(g, grad_output, filter, nullptr, cells, result);
   }
 }
 
@@ -439,6 +464,19 @@ void implicit_gemm_weight_gradient(const cpu::Convolution& shape, const T* grad_
     Tensor flat = result.as_strided({result.numel()}, {1});
     at::sum_out(flat, parts, 0);
   }
+}
+
+template <typename T>
+void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
+                            const Tensor& result) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const cpu::ConvolutionWeightGradient<T> p{
+      shape, {}, input, grad_output, result.mutable_data_ptr<T>(), 0};
+  const int64_t threads = threads_for(shape);
+  const int64_t share = (shape.G + threads - 1) / threads;
+  at::parallel_for(0, shape.G, (share + 15) / 16 * 16, [&](int64_t first, int64_t last) {
+    kernels.depthwise_weight_gradient(p, first, last);
+  });
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -536,7 +574,7 @@ Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::opt
                        SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
                        SymInt groups, c10::string_view algorithm) {
   const Tensor output = empty_output(input, weight, bias, stride, padding, dilation, groups);
-  const Algorithm chosen = choose_algorithm("convolution", algorithm);
+  const Algorithm chosen = choose_algorithm("convolution", algorithm, weight.sym_sizes(), groups);
   const auto p =
       make_parameters("convolution", weight.dim() - 2, stride, padding, dilation, groups);
   if (output.numel() == 0) return output;
@@ -559,10 +597,15 @@ Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::opt
                               output.sizes(), output.strides(), p);
   const Tensor packed_bias = bias.has_value() ? bias->contiguous() : Tensor();
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "convolution", [&] {
-    implicit_gemm<scalar_t>(simplify(shape, false), input.const_data_ptr<scalar_t>(),
-                            weight.const_data_ptr<scalar_t>(),
-                            bias.has_value() ? packed_bias.const_data_ptr<scalar_t>() : nullptr,
-                            output.mutable_data_ptr<scalar_t>(), output);
+    const auto x = input.const_data_ptr<scalar_t>();
+    const auto w = weight.const_data_ptr<scalar_t>();
+    const auto b = bias.has_value() ? packed_bias.const_data_ptr<scalar_t>() : nullptr;
+    const auto y = output.mutable_data_ptr<scalar_t>();
+    if (chosen == Algorithm::direct) {
+      direct<scalar_t>(shape, x, w, b, y, output);
+    } else {
+      implicit_gemm<scalar_t>(simplify(shape, false), x, w, b, y, output);
+    }
   });
   return output;
 }
@@ -574,7 +617,7 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
   constexpr auto op = "convolution_input_gradient";
   const Tensor grad_input =
       empty_input_gradient(grad_output, weight, input_size, stride, padding, dilation, groups);
-  const Algorithm chosen = choose_algorithm(op, algorithm);
+  const Algorithm chosen = choose_algorithm(op, algorithm, weight.sym_sizes(), groups);
   const auto p = make_parameters(op, weight.dim() - 2, stride, padding, dilation, groups);
   if (grad_input.numel() == 0) return grad_input;
   if (weight.numel() == 0) return grad_input.zero_();
@@ -597,9 +640,15 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
   const auto shape = describe(grad_input.sizes(), grad_input.strides(), weight.sizes(),
                               weight.strides(), grad_output.sizes(), grad_output.strides(), p);
   AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), op, [&] {
-    implicit_gemm_input_gradient<scalar_t>(
-        merge_taps_into_channels(shape, true), grad_output.const_data_ptr<scalar_t>(),
-        weight.const_data_ptr<scalar_t>(), grad_input.mutable_data_ptr<scalar_t>(), grad_input);
+    const auto g = grad_output.const_data_ptr<scalar_t>();
+    const auto w = weight.const_data_ptr<scalar_t>();
+    const auto dx = grad_input.mutable_data_ptr<scalar_t>();
+    if (chosen == Algorithm::direct) {
+      input_gradient_by_phases<scalar_t>(shape, g, w, dx, grad_input, direct<scalar_t>);
+    } else {
+      input_gradient_by_phases<scalar_t>(simplify(shape, true), g, w, dx, grad_input,
+                                         implicit_gemm<scalar_t>);
+    }
   });
   return grad_input;
 }
@@ -611,7 +660,7 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   constexpr auto op = "convolution_weight_gradient";
   const Tensor grad_weight =
       empty_weight_gradient(grad_output, input, weight_size, stride, padding, dilation, groups);
-  const Algorithm chosen = choose_algorithm(op, algorithm);
+  const Algorithm chosen = choose_algorithm(op, algorithm, weight_size, groups);
   const auto p = make_parameters(op, grad_weight.dim() - 2, stride, padding, dilation, groups);
   if (grad_weight.numel() == 0) return grad_weight;
   if (grad_output.numel() == 0) return grad_weight.zero_();
@@ -635,9 +684,13 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   const auto shape = describe(input.sizes(), input.strides(), grad_weight.sizes(),
                               grad_weight.strides(), grad_output.sizes(), grad_output.strides(), p);
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), op, [&] {
-    implicit_gemm_weight_gradient<scalar_t>(simplify(shape, false),
-                                            grad_output.const_data_ptr<scalar_t>(),
-                                            input.const_data_ptr<scalar_t>(), grad_weight);
+    const auto g = grad_output.const_data_ptr<scalar_t>();
+    const auto x = input.const_data_ptr<scalar_t>();
+    if (chosen == Algorithm::direct) {
+      direct_weight_gradient<scalar_t>(shape, g, x, grad_weight);
+    } else {
+      implicit_gemm_weight_gradient<scalar_t>(simplify(shape, false), g, x, grad_weight);
+    }
   });
   return grad_weight;
 }
@@ -650,26 +703,29 @@ Tensor convolution_meta(const Tensor& input, const Tensor& weight,
                         const std::optional<Tensor>& bias, SymIntArrayRef stride,
                         SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
                         c10::string_view algorithm) {
-  choose_algorithm("convolution", algorithm);
-  return empty_output(input, weight, bias, stride, padding, dilation, std::move(groups));
+  Tensor output = empty_output(input, weight, bias, stride, padding, dilation, groups);
+  choose_algorithm("convolution", algorithm, weight.sym_sizes(), groups);
+  return output;
 }
 
 Tensor convolution_input_gradient_meta(const Tensor& grad_output, const Tensor& weight,
                                        SymIntArrayRef input_size, SymIntArrayRef stride,
                                        SymIntArrayRef padding, SymIntArrayRef dilation,
                                        SymInt groups, c10::string_view algorithm) {
-  choose_algorithm("convolution_input_gradient", algorithm);
-  return empty_input_gradient(grad_output, weight, input_size, stride, padding, dilation,
-                              std::move(groups));
+  Tensor grad_input =
+      empty_input_gradient(grad_output, weight, input_size, stride, padding, dilation, groups);
+  choose_algorithm("convolution_input_gradient", algorithm, weight.sym_sizes(), groups);
+  return grad_input;
 }
 
 Tensor convolution_weight_gradient_meta(const Tensor& grad_output, const Tensor& input,
                                         SymIntArrayRef weight_size, SymIntArrayRef stride,
                                         SymIntArrayRef padding, SymIntArrayRef dilation,
                                         SymInt groups, c10::string_view algorithm) {
-  choose_algorithm("convolution_weight_gradient", algorithm);
-  return empty_weight_gradient(grad_output, input, weight_size, stride, padding, dilation,
-                               std::move(groups));
+  Tensor grad_weight =
+      empty_weight_gradient(grad_output, input, weight_size, stride, padding, dilation, groups);
+  choose_algorithm("convolution_weight_gradient", algorithm, weight_size, groups);
+  return grad_weight;
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@
 namespace cnn_ext::cpu {
 
 constexpr int kSpatial = 3;
+constexpr int64_t kDirectTaps = 64;  // filters up to 8 x 8 have a direct depthwise kernel
 
 struct FeatureMapStrides {
   int64_t n, g, c, spatial[kSpatial];

@@ -1,0 +1,183 @@
+// Depthwise convolution, directly: one channel and one filter to a group, so that there is no
+// product of matrices to speak of. Each output cell is summed in registers, tap by tap, from the
+// input where it lies: vectors run along a row of pixels, or, where the groups are innermost in
+// memory, along these. Included by isa/*.cpp (see vec.h). Serves shapes with C = K = 1 and at most
+// kDirectTaps taps.
+
+// Whether vectors run along the groups; then weights are packed as [tap][group], else not at all.
+inline bool groups_innermost(const Convolution& shape) {
+  return shape.G > 1 && shape.input.g == 1 && shape.output.g == 1;
+}
+
+template <typename T>
+int64_t depthwise_tasks(const Convolution& shape) {
+  return shape.N * (groups_innermost(shape) ? shape.out[0] * shape.out[1] : shape.G);
+}
+
+template <typename T>
+inline T tap_weight(const ConvolutionForward<T>& p, int64_t g, const Tap& tap) {
+  const T* weight = p.weight + g * p.shape.weight.g;
+  for (int axis = 0; axis < kSpatial; ++axis) weight += tap.at[axis] * p.shape.weight.spatial[axis];
+  return *weight;
+}
+
+template <typename T>
+void pack_depthwise(const ConvolutionForward<T>& p) {
+  Tap tap(p.shape, 0);
+  for (int64_t index = 0; index < p.shape.taps(); ++index, tap.next(p.shape)) {
+    for (int64_t g = 0; g < p.shape.G; ++g) p.packed[index * p.shape.G + g] = tap_weight(p, g, tap);
+  }
+}
+
+// The taps that meet the input somewhere along a row of output pixels.
+struct RowTaps {
+  int64_t count = 0;
+  int64_t index[kDirectTaps];
+  Contact contact[kDirectTaps];
+
+  RowTaps(const Convolution& shape, const Run& row) {
+    Tap tap(shape, 0);
+    for (int64_t t = 0; t < shape.taps(); ++t, tap.next(shape)) {
+      contact[count] = meet(shape, row, tap);
+      if (contact[count].first == contact[count].last) continue;
+      index[count++] = t;
+    }
+  }
+};
+
+// x[j * step] for the lanes of j that lie within the contact, zero elsewhere.
+template <typename T>
+inline Vec<T> load_contact(const T* input, const Contact& contact, int64_t j, int64_t count) {
+  constexpr int64_t kLanes = Vec<T>::kLanes;
+  int64_t lower = contact.first - j, upper = contact.last - j;
+  lower = lower < 0 ? 0 : lower > count ? count : lower;
+  upper = upper < lower ? lower : upper > count ? count : upper;
+  const T* from = input + contact.offset + j * contact.step;
+  if (contact.step == 1) return Vec<T>::load(from, Vec<T>::Mask::range(lower, upper));
+  T lanes[kLanes] = {};
+  for (int64_t i = lower; i < upper; ++i) lanes[i] = from[i * contact.step];
+  return Vec<T>::load(lanes);
+}
+
+template <typename T>
+inline void depthwise_row(const ConvolutionForward<T>& p, int64_t g, const Run& row, T* output) {
+  using V = Vec<T>;
+  const RowTaps taps(p.shape, row);
+  const T* input = p.input + g * p.shape.input.g;
+  const int64_t step = p.shape.output.spatial[2];
+  T weights[kDirectTaps];
+  for (int64_t t = 0; t < taps.count; ++t)
+    weights[t] = tap_weight(p, g, Tap(p.shape, taps.index[t]));
+  for (int64_t j = 0; j < row.length; j += V::kLanes) {
+    const int64_t count = row.length - j < V::kLanes ? row.length - j : V::kLanes;
+    V sum = V::broadcast(p.bias == nullptr ? T(0) : p.bias[g]);
+    for (int64_t t = 0; t < taps.count; ++t) {
+      sum = sum.fused_add(V::broadcast(weights[t]), load_contact(input, taps.contact[t], j, count));
+    }
+    if (step == 1) {
+      sum.store(output + j, V::Mask::range(0, count));
+    } else {
+      for (int64_t i = 0; i < count; ++i) output[(j + i) * step] = sum.lanes[i];
+    }
+  }
+}
+
+template <typename T>
+inline void depthwise_pixels(const ConvolutionForward<T>& p, const Run& row, T* output) {
+  using V = Vec<T>;
+  const RowTaps taps(p.shape, row);
+  const int64_t G = p.shape.G;
+  for (int64_t g = 0; g < G; g += V::kLanes) {
+    const auto mask = V::Mask::range(0, G - g < V::kLanes ? G - g : V::kLanes);
+    const V bias = p.bias == nullptr ? V::zero() : V::load(p.bias + g, mask);
+    for (int64_t j = 0; j < row.length; ++j) {
+      V sum = bias;
+      for (int64_t t = 0; t < taps.count; ++t) {
+        const Contact& contact = taps.contact[t];
+        if (j < contact.first || j >= contact.last) continue;
+        const T* from = p.input + contact.offset + j * contact.step + g;
+        sum = sum.fused_add(V::load(p.packed + taps.index[t] * G + g, mask), V::load(from, mask));
+      }
+      sum.store(output + j * p.shape.output.spatial[2] + g, mask);
+    }
+  }
+}
+
+// Tasks first <= i < last of depthwise_tasks.
+template <typename T>
+void depthwise(const ConvolutionForward<T>& p, int64_t first, int64_t last) {
+  const Convolution& shape = p.shape;
+  const FeatureMapStrides& to = shape.output;
+  const bool along_groups = groups_innermost(shape);
+  const int64_t rows = shape.out[0] * shape.out[1];
+  for (int64_t task = first; task < last; ++task) {
+    const int64_t n = along_groups ? task / rows : task / shape.G;
+    const int64_t g = along_groups ? 0 : task % shape.G;
+    const int64_t begin = along_groups ? task % rows : 0, end = along_groups ? begin + 1 : rows;
+    for (int64_t r = begin; r < end; ++r) {
+      const Run row{0, shape.out[2], n, {r / shape.out[1], r % shape.out[1], 0}};
+      T* output =
+          p.output + n * to.n + g * to.g + row.out[0] * to.spatial[0] + row.out[1] * to.spatial[1];
+      if (along_groups) {
+        depthwise_pixels(p, row, output);
+      } else {
+        depthwise_row(p, g, row, output);
+      }
+    }
+  }
+}
+
+// The weight gradient of groups first <= g < last, one after the other, or of `Vec` of them at a
+// time.
+template <typename T>
+void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first, int64_t last) {
+  using V = Vec<T>;
+  const Convolution& shape = p.shape;
+  const FeatureMapStrides& from = shape.output;
+  const bool along_groups = groups_innermost(shape);
+  const int64_t rows = shape.out[0] * shape.out[1];
+  V sums[kDirectTaps];
+  for (int64_t g = first; g < last; g += along_groups ? V::kLanes : 1) {
+    const auto mask = V::Mask::range(0, last - g < V::kLanes ? last - g : V::kLanes);
+    for (V& sum : sums) sum = V::zero();
+    for (int64_t r = 0; r < shape.N * rows; ++r) {
+      const int64_t n = r / rows, in_image = r % rows;
+      const Run row{0, shape.out[2], n, {in_image / shape.out[1], in_image % shape.out[1], 0}};
+      const RowTaps taps(shape, row);
+      const T* input = p.input + g * shape.input.g;
+      const T* grad = p.grad_output + n * from.n + g * from.g + row.out[0] * from.spatial[0] +
+                      row.out[1] * from.spatial[1];
+      const Contact gradient{0, from.spatial[2], 0, row.length};
+      for (int64_t t = 0; t < taps.count; ++t) {
+        const Contact& contact = taps.contact[t];
+        V sum = sums[taps.index[t]];
+        if (along_groups) {
+          for (int64_t j = contact.first; j < contact.last; ++j) {
+            const T* x = input + contact.offset + j * contact.step;
+            sum = sum.fused_add(V::load(grad + j * from.spatial[2], mask), V::load(x, mask));
+          }
+        } else {
+          for (int64_t j = 0; j < row.length; j += V::kLanes) {
+            const int64_t count = row.length - j < V::kLanes ? row.length - j : V::kLanes;
+            sum = sum.fused_add(load_contact(grad, gradient, j, count),
+                                load_contact(input, contact, j, count));
+          }
+        }
+        sums[taps.index[t]] = sum;
+      }
+    }
+    Tap tap(shape, 0);
+    for (int64_t t = 0; t < shape.taps(); ++t, tap.next(shape)) {
+      T* to = p.grad_weight + g * shape.weight.g;
+      for (int axis = 0; axis < kSpatial; ++axis) to += tap.at[axis] * shape.weight.spatial[axis];
+      T lanes[V::kLanes];
+      sums[t].store(lanes);
+      if (along_groups) {
+        for (int64_t i = 0; i < V::kLanes && g + i < last; ++i) to[i * shape.weight.g] = lanes[i];
+      } else {
+        *to = T(0);
+        for (int64_t i = 0; i < V::kLanes; ++i) *to += lanes[i];
+      }
+    }
+  }
+}
