@@ -98,6 +98,9 @@ SAMPLES = [
     Sample("dilated strided", 2, 4, 6, (17, 16), (3, 3), stride=(2, 3), padding=3, dilation=(4, 2)),
     Sample("grouped", 3, 6, 9, (8, 7), (3, 3), padding=1, groups=3),
     Sample("depthwise", 2, 5, 10, (9, 9), (3, 3), stride=2, padding=1, groups=5),
+    Sample("depthwise plain", 2, 19, 19, (9, 21), (3, 3), padding=1, groups=19),
+    Sample("depthwise strided", 2, 5, 5, (9, 10), (5, 3), (2, 3), (2, 0), (1, 2), groups=5),
+    Sample("depthwise volume", 2, 3, 3, (4, 5, 6), (3, 2, 3), (1, 2, 1), 1, groups=3),
     Sample("padding beyond input", 2, 2, 3, (2, 3), (3, 3), padding=4),
     Sample("asymmetric", 2, 3, 4, (6, 7), (4, 3), padding=(0, 2, 3, 1)),
     Sample("signal", 3, 4, 5, (50,), (9,), stride=2, padding=4),
@@ -108,10 +111,16 @@ SAMPLES = [
 LAYOUTS = [
     replace(sample, layout=layout)
     for sample in SAMPLES
-    if sample.name in ("lenet c3", "vgg", "grouped", "dilated strided", "pointwise", "lenet c5")
+    if sample.name
+    in ("lenet c3", "vgg", "grouped", "dilated strided", "pointwise", "lenet c5", "depthwise plain")
     for layout in ("channels_last", "sliced", "transposed", "expanded", "overlapping")
 ] + [replace(sample, layout="channels_last_3d") for sample in SAMPLES if sample.name == "volume"]
 ALL = SAMPLES + LAYOUTS
+
+DEPTHWISE = [
+    s for s in [*ALL, *(replace(s, layout="channels_last") for s in SAMPLES if s.axes == 2)]
+    if s.C == s.K == s.groups > 1
+]  # fmt: skip
 
 # Small enough for finite differences in every direction.
 SMALL = [

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from cnn_ext import reference
 from cnn_ext.ops import ConvolutionFunction
 from cnn_ext.ops.convolution import convolution
-from tests.ops.convolution_samples import ALL, SMALL, Sample, lay_out
+from tests.ops.convolution_samples import ALL, DEPTHWISE, SMALL, Sample, lay_out
 
 ops = torch.ops.cnn_ext
 ALGORITHMS = ("im2col", "implicit_gemm")
@@ -98,6 +98,31 @@ def test_every_instruction_set_gives_the_same(sample, dtype, cpu_capability):
     assert_all_three_are_torchs(sample, dtype, "implicit_gemm")
 
 
+@pytest.mark.parametrize("sample", DEPTHWISE, ids=str)
+@dtypes
+@pytest.mark.parametrize("algorithm", ["direct", "auto"])
+def test_depthwise_convolution_directly(sample, dtype, algorithm, cpu_capability):
+    assert_all_three_are_torchs(sample, dtype, algorithm)
+
+
+def test_auto_is_direct_where_that_serves_and_otherwise_implicit_gemm():
+    for sample in ALL:
+        input, weight, bias = sample.tensors(torch.float32)
+        auto = ops.convolution(input, weight, bias, *sample.arguments, "auto")
+        expected = "direct" if sample in DEPTHWISE else "implicit_gemm"
+        named = ops.convolution(input, weight, bias, *sample.arguments, expected)
+        assert torch.equal(auto, named), sample
+
+
+def test_direct_says_why_it_refuses():
+    input, weight = torch.zeros(1, 4, 9, 9), torch.zeros(4, 1, 9, 9)
+    with pytest.raises(RuntimeError, match=r"\"direct\" serves depthwise .* at most 64 filter cells"):
+        ops.convolution(input, weight, None, [1], [0], [1], 4, "direct")
+    assert ops.convolution(input, weight, None, [1], [0], [1], 4, "auto").shape == (1, 4, 1, 1)
+    with pytest.raises(RuntimeError, match="groups = channels = filters > 1"):
+        ops.convolution(input, torch.zeros(4, 2, 3, 3), None, [1], [0], [1], 2, "direct")
+
+
 @st.composite
 def any_sample(draw):
     axes = draw(st.integers(1, 3))
@@ -107,12 +132,12 @@ def any_sample(draw):
         max(1, d * (f - 1) + 1 - 2 * p) + draw(st.integers(0, 9 if axes < 3 else 3))
         for f, d, p in zip(filter, dilation, padding, strict=True)
     )
-    groups = draw(st.integers(1, 3))
+    groups, depthwise = draw(st.sampled_from([1, 2, 3, 17])), draw(st.booleans())
     return Sample(
         "any",
         draw(st.integers(1, 3)),
-        groups * draw(st.integers(1, 19)),
-        groups * draw(st.integers(1, 35)),
+        groups * (1 if depthwise else draw(st.integers(1, 19))),
+        groups * (1 if depthwise else draw(st.integers(1, 35))),
         size,
         filter,
         per_axis(1, 3),
@@ -128,6 +153,7 @@ def any_sample(draw):
 @given(sample=any_sample(), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_any_geometry_is_torchs(sample, dtype):
     assert_all_three_are_torchs(sample, dtype, "implicit_gemm")
+    assert_all_three_are_torchs(sample, dtype, "auto")
 
 
 @algorithms

@@ -29,20 +29,49 @@ void pack_depthwise(const ConvolutionForward<T>& p) {
   }
 }
 
-// The taps that meet the input somewhere along a row of output pixels.
+// The taps that meet the input somewhere along a row of output pixels of image n. What depends on
+// the tap alone is worked out once; `go_to` moves it to a row.
 struct RowTaps {
+  const Convolution& shape;
   int64_t count = 0;
   int64_t index[kDirectTaps];
   Contact contact[kDirectTaps];
 
-  RowTaps(const Convolution& shape, const Run& row) {
+  RowTaps(const Convolution& convolution, int64_t n) : shape(convolution) {
+    // A filter of one plane and row, seen from a row of the same height, meets the input for
+    // certain.
+    Convolution line = shape;
+    for (int axis = 0; axis < 2; ++axis) {
+      line.padding[axis] = 0;
+      line.in[axis] = 1;
+    }
+    const Run row{0, shape.out[2], n, {0, 0, 0}};
     Tap tap(shape, 0);
     for (int64_t t = 0; t < shape.taps(); ++t, tap.next(shape)) {
-      contact[count] = meet(shape, row, tap);
-      if (contact[count].first == contact[count].last) continue;
+      Tap along = tap;
+      along.at[0] = along.at[1] = 0;
+      along_row[t] = meet(line, row, along);
+      for (int axis = 0; axis < 2; ++axis) {
+        at[t][axis] = tap.at[axis] * shape.dilation[axis] - shape.padding[axis];
+      }
+    }
+  }
+  void go_to(int64_t r) {  // row r of the image's planes
+    const int64_t d = r / shape.out[1] * shape.stride[0], h = r % shape.out[1] * shape.stride[1];
+    count = 0;
+    for (int64_t t = 0; t < shape.taps(); ++t) {
+      const int64_t in_d = d + at[t][0], in_h = h + at[t][1];
+      const bool inside = in_d >= 0 && in_d < shape.in[0] && in_h >= 0 && in_h < shape.in[1];
+      if (!inside || along_row[t].first == along_row[t].last) continue;
+      contact[count] = along_row[t];
+      contact[count].offset += in_d * shape.input.spatial[0] + in_h * shape.input.spatial[1];
       index[count++] = t;
     }
   }
+
+ private:
+  Contact along_row[kDirectTaps];
+  int64_t at[kDirectTaps][2];
 };
 
 // x[j * step] for the lanes of j that lie within the contact, zero elsewhere.
@@ -60,19 +89,16 @@ inline Vec<T> load_contact(const T* input, const Contact& contact, int64_t j, in
 }
 
 template <typename T>
-inline void depthwise_row(const ConvolutionForward<T>& p, int64_t g, const Run& row, T* output) {
+inline void depthwise_row(const ConvolutionForward<T>& p, const RowTaps& taps, const T* input,
+                          const T* weights, T bias, T* output) {
   using V = Vec<T>;
-  const RowTaps taps(p.shape, row);
-  const T* input = p.input + g * p.shape.input.g;
-  const int64_t step = p.shape.output.spatial[2];
-  T weights[kDirectTaps];
-  for (int64_t t = 0; t < taps.count; ++t)
-    weights[t] = tap_weight(p, g, Tap(p.shape, taps.index[t]));
-  for (int64_t j = 0; j < row.length; j += V::kLanes) {
-    const int64_t count = row.length - j < V::kLanes ? row.length - j : V::kLanes;
-    V sum = V::broadcast(p.bias == nullptr ? T(0) : p.bias[g]);
+  const int64_t length = p.shape.out[2], step = p.shape.output.spatial[2];
+  for (int64_t j = 0; j < length; j += V::kLanes) {
+    const int64_t count = length - j < V::kLanes ? length - j : V::kLanes;
+    V sum = V::broadcast(bias);
     for (int64_t t = 0; t < taps.count; ++t) {
-      sum = sum.fused_add(V::broadcast(weights[t]), load_contact(input, taps.contact[t], j, count));
+      const V weight = V::broadcast(weights[taps.index[t]]);
+      sum = sum.fused_add(weight, load_contact(input, taps.contact[t], j, count));
     }
     if (step == 1) {
       sum.store(output + j, V::Mask::range(0, count));
@@ -83,14 +109,13 @@ inline void depthwise_row(const ConvolutionForward<T>& p, int64_t g, const Run& 
 }
 
 template <typename T>
-inline void depthwise_pixels(const ConvolutionForward<T>& p, const Run& row, T* output) {
+inline void depthwise_pixels(const ConvolutionForward<T>& p, const RowTaps& taps, T* output) {
   using V = Vec<T>;
-  const RowTaps taps(p.shape, row);
   const int64_t G = p.shape.G;
   for (int64_t g = 0; g < G; g += V::kLanes) {
     const auto mask = V::Mask::range(0, G - g < V::kLanes ? G - g : V::kLanes);
     const V bias = p.bias == nullptr ? V::zero() : V::load(p.bias + g, mask);
-    for (int64_t j = 0; j < row.length; ++j) {
+    for (int64_t j = 0; j < p.shape.out[2]; ++j) {
       V sum = bias;
       for (int64_t t = 0; t < taps.count; ++t) {
         const Contact& contact = taps.contact[t];
@@ -103,25 +128,30 @@ inline void depthwise_pixels(const ConvolutionForward<T>& p, const Run& row, T* 
   }
 }
 
-// Tasks first <= i < last of depthwise_tasks.
+// Tasks first <= i < last of depthwise_tasks: rows of pixels of all groups, or planes of one.
 template <typename T>
 void depthwise(const ConvolutionForward<T>& p, int64_t first, int64_t last) {
   const Convolution& shape = p.shape;
   const FeatureMapStrides& to = shape.output;
   const bool along_groups = groups_innermost(shape);
   const int64_t rows = shape.out[0] * shape.out[1];
+  T weights[kDirectTaps];
   for (int64_t task = first; task < last; ++task) {
     const int64_t n = along_groups ? task / rows : task / shape.G;
     const int64_t g = along_groups ? 0 : task % shape.G;
     const int64_t begin = along_groups ? task % rows : 0, end = along_groups ? begin + 1 : rows;
+    RowTaps taps(shape, n);
+    Tap tap(shape, 0);
+    for (int64_t t = 0; t < shape.taps(); ++t, tap.next(shape)) weights[t] = tap_weight(p, g, tap);
     for (int64_t r = begin; r < end; ++r) {
-      const Run row{0, shape.out[2], n, {r / shape.out[1], r % shape.out[1], 0}};
-      T* output =
-          p.output + n * to.n + g * to.g + row.out[0] * to.spatial[0] + row.out[1] * to.spatial[1];
+      taps.go_to(r);
+      T* output = p.output + n * to.n + g * to.g + r / shape.out[1] * to.spatial[0] +
+                  r % shape.out[1] * to.spatial[1];
       if (along_groups) {
-        depthwise_pixels(p, row, output);
+        depthwise_pixels(p, taps, output);
       } else {
-        depthwise_row(p, g, row, output);
+        depthwise_row(p, taps, p.input + g * shape.input.g, weights,
+                      p.bias == nullptr ? T(0) : p.bias[g], output);
       }
     }
   }
@@ -140,30 +170,31 @@ void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t fi
   for (int64_t g = first; g < last; g += along_groups ? V::kLanes : 1) {
     const auto mask = V::Mask::range(0, last - g < V::kLanes ? last - g : V::kLanes);
     for (V& sum : sums) sum = V::zero();
-    for (int64_t r = 0; r < shape.N * rows; ++r) {
-      const int64_t n = r / rows, in_image = r % rows;
-      const Run row{0, shape.out[2], n, {in_image / shape.out[1], in_image % shape.out[1], 0}};
-      const RowTaps taps(shape, row);
-      const T* input = p.input + g * shape.input.g;
-      const T* grad = p.grad_output + n * from.n + g * from.g + row.out[0] * from.spatial[0] +
-                      row.out[1] * from.spatial[1];
-      const Contact gradient{0, from.spatial[2], 0, row.length};
-      for (int64_t t = 0; t < taps.count; ++t) {
-        const Contact& contact = taps.contact[t];
-        V sum = sums[taps.index[t]];
-        if (along_groups) {
-          for (int64_t j = contact.first; j < contact.last; ++j) {
-            const T* x = input + contact.offset + j * contact.step;
-            sum = sum.fused_add(V::load(grad + j * from.spatial[2], mask), V::load(x, mask));
+    for (int64_t n = 0; n < shape.N; ++n) {
+      RowTaps taps(shape, n);
+      for (int64_t r = 0; r < rows; ++r) {
+        taps.go_to(r);
+        const T* input = p.input + g * shape.input.g;
+        const T* grad = p.grad_output + n * from.n + g * from.g +
+                        r / shape.out[1] * from.spatial[0] + r % shape.out[1] * from.spatial[1];
+        const Contact gradient{0, from.spatial[2], 0, shape.out[2]};
+        for (int64_t t = 0; t < taps.count; ++t) {
+          const Contact& contact = taps.contact[t];
+          V sum = sums[taps.index[t]];
+          if (along_groups) {
+            for (int64_t j = contact.first; j < contact.last; ++j) {
+              const T* x = input + contact.offset + j * contact.step;
+              sum = sum.fused_add(V::load(grad + j * from.spatial[2], mask), V::load(x, mask));
+            }
+          } else {
+            for (int64_t j = 0; j < shape.out[2]; j += V::kLanes) {
+              const int64_t count = shape.out[2] - j < V::kLanes ? shape.out[2] - j : V::kLanes;
+              sum = sum.fused_add(load_contact(grad, gradient, j, count),
+                                  load_contact(input, contact, j, count));
+            }
           }
-        } else {
-          for (int64_t j = 0; j < row.length; j += V::kLanes) {
-            const int64_t count = row.length - j < V::kLanes ? row.length - j : V::kLanes;
-            sum = sum.fused_add(load_contact(grad, gradient, j, count),
-                                load_contact(input, contact, j, count));
-          }
+          sums[taps.index[t]] = sum;
         }
-        sums[taps.index[t]] = sum;
       }
     }
     Tap tap(shape, 0);
