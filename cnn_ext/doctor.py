@@ -26,6 +26,7 @@ def facts() -> dict[str, object]:
         "torch": torch.__version__,
         "built for torch": build["torch_version"],
         "compiler": build["compiler"],
+        "c++11 abi": torch.compiled_with_cxx11_abi(),
         "cpu capability": _C.cpu_capability(),
         "best cpu capability": _C.best_cpu_capability(),
         "threads of torch": torch.get_num_threads(),

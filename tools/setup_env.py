@@ -4,6 +4,8 @@ Run by the Makefile with any Python >= 3.11; only the standard library is used h
 that is already done, says what it does, and ends with one sentence where it cannot go on.
 
     python tools/setup_env.py EXTRA [EXTRA ...]     extras as in pyproject.toml: train, test, lint
+
+CNN_EXT_TORCH chooses another torch than the newest, as pip is told it: CNN_EXT_TORCH=torch==2.13.0.
 """
 
 import errno
