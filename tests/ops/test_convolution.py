@@ -569,6 +569,18 @@ def test_nan_and_infinity_stay_where_torch_has_them(algorithm, dtype):
 
 
 @algorithms
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_an_infinite_weight_over_padding_is_nan_as_in_torchs_float64(algorithm, dtype):
+    input, weight, _ = Sample("", 2, 16, 16, (9, 9), (3, 3)).tensors(dtype)
+    weight[0, 0, 0, 0], weight[1, 0, 2, 2] = float("inf"), float("nan")
+    ours = ops.convolution(input, weight, None, [1], [1], [1], 1, algorithm)
+    theirs = F.conv2d(input.double(), weight.double(), padding=1)
+    assert theirs.isinf().any()
+    assert torch.equal(ours.isnan(), theirs.isnan())
+    assert torch.equal(ours.isinf(), theirs.isinf())
+
+
+@algorithms
 def test_denormal_numbers_are_not_flushed(algorithm):
     tiny = torch.finfo(torch.float32).smallest_normal
     input, weight = torch.full((1, 2, 4, 4), tiny), torch.full((1, 2, 3, 3), 2.0**-10)
