@@ -4,7 +4,7 @@
 // memory, along these. Included by isa/*.cpp (see vec.h). Serves shapes with C = K = 1 and at most
 // kDirectTaps taps.
 
-// Whether vectors run along the groups; then weights are packed as [tap][group], else not at all.
+// Whether vectors run along the groups, whose weights are then read packed, as [tap][group].
 inline bool groups_innermost(const Convolution& shape) {
   return shape.G > 1 && shape.input.g == 1 && shape.output.g == 1;
 }
@@ -23,6 +23,7 @@ inline T tap_weight(const ConvolutionForward<T>& p, int64_t g, const Tap& tap) {
 
 template <typename T>
 void pack_depthwise(const ConvolutionForward<T>& p) {
+  if (!groups_innermost(p.shape)) return;
   Tap tap(p.shape, 0);
   for (int64_t index = 0; index < p.shape.taps(); ++index, tap.next(p.shape)) {
     for (int64_t g = 0; g < p.shape.G; ++g) p.packed[index * p.shape.G + g] = tap_weight(p, g, tap);
