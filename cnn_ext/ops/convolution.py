@@ -80,7 +80,8 @@ class ConvolutionFunction(_Bilinear):
         stride, padding, dilation: an int, or one for each spatial axis; ``padding`` also two for
             each axis, in the order of :func:`torch.nn.functional.pad` (the last axis first).
         groups: divides C and K.
-        algorithm: ``"auto"``, ``"im2col"``, ``"implicit_gemm"`` or, if depthwise, ``"direct"``.
+        algorithm: ``"auto"``, ``"im2col"``, ``"implicit_gemm"``, ``"winograd"`` or ``"direct"``,
+            as :func:`cnn_ext.functional.conv2d` has them.
 
     Returns:
         (N, K, \*output) with output = floor((size + padding before + padding after

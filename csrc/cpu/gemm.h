@@ -3,7 +3,8 @@
 //
 //   tile (rows, kCols)  (+)=  a (rows, k)  @  b (k, kCols)
 //
-// a: row-major, `lda` elements from row to row; b: packed, kCols elements from step to step,
+// a: row-major, `lda` elements from row to row, or, where `Transposed`, column-major, `lda` elements
+// from step to step; b: packed, kCols elements from step to step,
 // 64-byte aligned; tile: packed, kCols elements from row to row, 64-byte aligned. 1 <= rows <=
 // kRows.
 
@@ -14,15 +15,15 @@ struct Tile {
   static constexpr int kCols = 2 * Vec<T>::kLanes;
 };
 
-template <typename T, int Rows>
+template <typename T, int Rows, bool Transposed>
 void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool accumulate) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
   V sum[Rows][2];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
-    sum[i][0] = accumulate ? V::load(tile + 2 * i * kLanes) : V::zero();
-    sum[i][1] = accumulate ? V::load(tile + (2 * i + 1) * kLanes) : V::zero();
+    sum[i][0] = V::zero();
+    sum[i][1] = V::zero();
   }
   for (int64_t step = 0; step < k; ++step) {
     const V b0 = V::load(b);
@@ -30,9 +31,16 @@ void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool
     b += 2 * kLanes;
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
-      const V ai = V::broadcast(a[i * lda + step]);
+      const V ai = V::broadcast(Transposed ? a[step * lda + i] : a[i * lda + step]);
       sum[i][0] = sum[i][0].fused_add(ai, b0);
       sum[i][1] = sum[i][1].fused_add(ai, b1);
+    }
+  }
+  if (accumulate) {  // at the end: a long sum in blocks is more accurate than one chain
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+      sum[i][0].lanes += V::load(tile + 2 * i * kLanes).lanes;
+      sum[i][1].lanes += V::load(tile + (2 * i + 1) * kLanes).lanes;
     }
   }
 #pragma GCC unroll 16
@@ -42,19 +50,19 @@ void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool
   }
 }
 
-template <typename T>
+template <typename T, bool Transposed = false>
 void multiply(int rows, int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool accumulate) {
   using Function = void (*)(int64_t, const T*, int64_t, const T*, T*, bool);
 #if CNN_EXT_VECTOR_REGISTERS == 32
   static constexpr Function kByRows[] = {
-      multiply_rows<T, 1>,  multiply_rows<T, 2>,  multiply_rows<T, 3>,  multiply_rows<T, 4>,
-      multiply_rows<T, 5>,  multiply_rows<T, 6>,  multiply_rows<T, 7>,  multiply_rows<T, 8>,
-      multiply_rows<T, 9>,  multiply_rows<T, 10>, multiply_rows<T, 11>, multiply_rows<T, 12>,
-      multiply_rows<T, 13>, multiply_rows<T, 14>};
+      multiply_rows<T, 1, Transposed>,  multiply_rows<T, 2, Transposed>,  multiply_rows<T, 3, Transposed>,  multiply_rows<T, 4, Transposed>,
+      multiply_rows<T, 5, Transposed>,  multiply_rows<T, 6, Transposed>,  multiply_rows<T, 7, Transposed>,  multiply_rows<T, 8, Transposed>,
+      multiply_rows<T, 9, Transposed>,  multiply_rows<T, 10, Transposed>, multiply_rows<T, 11, Transposed>, multiply_rows<T, 12, Transposed>,
+      multiply_rows<T, 13, Transposed>, multiply_rows<T, 14, Transposed>};
 #else
-  static constexpr Function kByRows[] = {multiply_rows<T, 1>, multiply_rows<T, 2>,
-                                         multiply_rows<T, 3>, multiply_rows<T, 4>,
-                                         multiply_rows<T, 5>, multiply_rows<T, 6>};
+  static constexpr Function kByRows[] = {multiply_rows<T, 1, Transposed>, multiply_rows<T, 2, Transposed>,
+                                         multiply_rows<T, 3, Transposed>, multiply_rows<T, 4, Transposed>,
+                                         multiply_rows<T, 5, Transposed>, multiply_rows<T, 6, Transposed>};
 #endif
   kByRows[rows - 1](k, a, lda, b, tile, accumulate);
 }

@@ -6,8 +6,10 @@
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "capability.h"
+#include "convolution/choice.h"
 #include "convolution/geometry.h"
 #include "local_response_norm/geometry.h"
 
@@ -22,6 +24,22 @@
   X(weight_gradient_workspace, int64_t, (const Convolution&, const GradientBlocking&))         \
   X(weight_gradient, void,                                                                     \
     (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last, T* workspace))          \
+  X(vectors, int64_t, (int64_t channels))                                                      \
+  X(plan_winograd, Winograd, (const Convolution&, int64_t most_tiles, int64_t threads))        \
+  X(winograd_filters, void, (const WinogradForward<T>&, int64_t first, int64_t last))          \
+  X(winograd_input, void,                                                                      \
+    (const Convolution&, const Winograd&, const T* input, int64_t block, int64_t first,        \
+     int64_t last, T* to))                                                                     \
+  X(winograd_workspace, int64_t, (const Winograd&))                                            \
+  X(winograd_panels, void,                                                                     \
+    (const WinogradForward<T>&, int64_t g, int64_t block, int64_t first, int64_t last,         \
+     const T* tiles, T* workspace))                                                            \
+  X(winograd_gradient_panel, void,                                                             \
+    (const WinogradWeightGradient<T>&, int64_t g, int64_t block, int64_t panel,                \
+     const T* tiles, T* gradients, T* sums, bool accumulate))                                  \
+  X(winograd_weight, void,                                                                     \
+    (const WinogradWeightGradient<T>&, int64_t g, int64_t panel, const T* sums, int64_t parts, \
+     int64_t part_stride))                                                                     \
   X(depthwise_tasks, int64_t, (const Convolution&))                                            \
   X(pack_depthwise, void, (const ConvolutionForward<T>&))                                      \
   X(depthwise, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))              \

@@ -14,6 +14,7 @@
 #include <numeric>
 
 #include "../cpu/kernels.h"
+#include "memory.h"
 
 namespace cnn_ext {
 namespace {
@@ -185,25 +186,34 @@ Tensor empty_weight_gradient(const Tensor& grad_output, const Tensor& input,
 // Algorithms
 // ---------------------------------------------------------------------------------------------
 
-enum class Algorithm { im2col, implicit_gemm, direct };
+using cpu::Algorithm;
 
-// "auto" is the direct kernel for depthwise convolution and implicit GEMM for everything else: a
-// function of the shape alone, so that results do not change from run to run.
-Algorithm choose_algorithm(const char* op, c10::string_view name, SymIntArrayRef weight_size,
-                           const SymInt& groups) {
+// The algorithm asked for, or none for "auto"; one that cannot serve the shape is refused here, for
+// real and fake tensors alike.
+std::optional<Algorithm> named_algorithm(const char* op, c10::string_view name,
+                                         SymIntArrayRef weight, const Parameters& p) {
+  if (name == "auto") return std::nullopt;
   if (name == "im2col") return Algorithm::im2col;
   if (name == "implicit_gemm") return Algorithm::implicit_gemm;
-  TORCH_CHECK(name == "auto" || name == "direct", op,
-              ": algorithm: expected \"auto\", \"im2col\", ",
-              "\"implicit_gemm\" or \"direct\", got \"", name, "\"");
+  if (name == "winograd") {
+    bool ones = weight.size() == 4 && weight[2] == weight[3] && (weight[2] == 3 || weight[2] == 5);
+    for (size_t axis = 0; ones && axis < 2; ++axis) {
+      ones = p.stride[axis] == 1 && p.dilation[axis] == 1;
+    }
+    TORCH_CHECK(ones, op, ": algorithm: \"winograd\" serves 3 x 3 and 5 x 5 filters at stride 1 ",
+                "and dilation 1, got a weight of shape ", weight, ", stride ",
+                SymIntArrayRef(p.stride), " and dilation ", SymIntArrayRef(p.dilation));
+    return Algorithm::winograd;
+  }
+  TORCH_CHECK(name == "direct", op, ": algorithm: expected \"auto\", \"im2col\", ",
+              "\"implicit_gemm\", \"winograd\" or \"direct\", got \"", name, "\"");
   SymInt taps = 1;
-  for (size_t axis = 2; axis < weight_size.size(); ++axis) taps = taps * weight_size[axis];
-  const bool depthwise = weight_size[1] == 1 && weight_size[0] == groups && groups > 1;
-  const bool direct = depthwise && taps <= cpu::kDirectTaps;
-  TORCH_CHECK(direct || name == "auto", op, ": algorithm: \"direct\" serves depthwise convolution ",
+  for (size_t axis = 2; axis < weight.size(); ++axis) taps = taps * weight[axis];
+  TORCH_CHECK(weight[1] == 1 && weight[0] == p.groups && p.groups > 1 && taps <= cpu::kDirectTaps,
+              op, ": algorithm: \"direct\" serves depthwise convolution ",
               "(groups = channels = filters > 1) with at most ", cpu::kDirectTaps,
-              " filter cells, got a weight of shape ", weight_size, " and groups ", groups);
-  return direct ? Algorithm::direct : Algorithm::implicit_gemm;
+              " filter cells, got a weight of shape ", weight, " and groups ", p.groups);
+  return Algorithm::direct;
 }
 
 // The same arguments as numbers, with leading axes of size 1 up to three, and strides.
@@ -370,6 +380,148 @@ void direct(const cpu::Convolution& shape, const T* input, const T* weight, cons
                    [&](int64_t first, int64_t last) { kernels.depthwise(p, first, last); });
 }
 
+// Winograd, in one of two ways. Where tiles are many and transformed filters small, they are
+// transformed once and each thread carries small blocks of tiles of its own from input to output.
+// Otherwise the threads share one large block: each transforms filters as it needs them, for all of
+// the block's tiles.
+struct WinogradCut {
+  cpu::Winograd plan;
+  bool shared;
+};
+
+constexpr int64_t kOwnBlock = 28;             // tiles
+constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
+constexpr int64_t kWinogradMemory = 1 << 19;  // elements of a shared block, per thread
+
+template <typename T>
+WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, int64_t own_block) {
+  const auto plan = [&](int64_t tiles) {
+    return cpu::kernels<T>().plan_winograd(shape, tiles, threads);
+  };
+  WinogradCut cut{plan(own_block), false};
+  const int64_t filters = cpu::kTileCells * shape.C * shape.K;
+  if (threads == 1 || (filters <= kOwnFilters && cut.plan.blocks * shape.G >= threads)) {
+    return cut;
+  }
+  const int64_t most = kWinogradMemory * threads / (cpu::kTileCells * (shape.C + 32 * threads));
+  return {plan(std::max<int64_t>(most, own_block)), true};
+}
+
+// f(first, last) over 0 <= i < count, by all threads where `shared` and otherwise by this one.
+template <typename F>
+void share(bool shared, int64_t count, const F& f) {
+  if (!shared) return f(int64_t{0}, count);
+  const int64_t threads = at::get_num_threads();
+  at::parallel_for(0, count, std::max<int64_t>((count + threads - 1) / threads, 1), f);
+}
+
+template <typename T>
+void winograd(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
+              T* output, const Tensor& like) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const int64_t threads = threads_for(shape);
+  const auto [plan, shared] = cut_winograd<T>(shape, threads, kOwnBlock);
+  const int64_t panels = shape.G * plan.panels;
+  cpu::WinogradForward<T> p{shape, plan, input, weight, bias, nullptr, output};
+  Tensor filters;
+  if (!shared) {
+    filters = at::empty({panels * cpu::kTileCells * plan.filter_cell}, like.options());
+    p.filters = filters.mutable_data_ptr<T>();
+    share(threads > 1, panels,
+          [&](int64_t first, int64_t last) { kernels.winograd_filters(p, first, last); });
+  }
+
+  const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
+  const int64_t each = (kernels.winograd_workspace(plan) + 15) / 16 * 16;
+  const auto spread = [&](int64_t g, int64_t block, bool by_all, T* tiles) {
+    const T* from = input + g * shape.input.g;
+    share(by_all, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
+      kernels.winograd_input(shape, plan, from, block, first, last, tiles);
+    });
+  };
+  if (shared) {
+    const Tensor memory = at::empty({tiles_size + threads * each}, like.options());
+    T* const tiles = memory.mutable_data_ptr<T>();
+    for (int64_t task = 0; task < shape.G * plan.blocks; ++task) {
+      const int64_t g = task / plan.blocks, block = task % plan.blocks;
+      spread(g, block, true, tiles);
+      share(true, plan.panels, [&](int64_t first, int64_t last) {
+        kernels.winograd_panels(p, g, block, first, last, tiles,
+                                tiles + tiles_size + at::get_thread_num() * each);
+      });
+    }
+  } else {
+    run_tasks<T>(shape.G * plan.blocks, threads, tiles_size + each, like,
+                 [&](int64_t first, int64_t last, T* tiles) {
+                   for (int64_t task = first; task < last; ++task) {
+                     const int64_t g = task / plan.blocks, block = task % plan.blocks;
+                     spread(g, block, false, tiles);
+                     kernels.winograd_panels(p, g, block, 0, plan.panels, tiles,
+                                             tiles + tiles_size);
+                   }
+                 });
+  }
+}
+
+template <typename T>
+void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
+                              const Tensor& result) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const int64_t threads = threads_for(shape);
+  const auto [plan, shared] = cut_winograd<T>(shape, threads, 2 * kOwnBlock);
+  const cpu::WinogradWeightGradient<T> p{shape, plan, input, grad_output,
+                                         result.mutable_data_ptr<T>()};
+  const int64_t panel_sums = cpu::kTileCells * plan.sums_cell;
+  const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
+  const int64_t gradient_size = cpu::kTileCells * plan.panel_cell;
+  const int64_t parts = shared ? 1 : std::min(threads, plan.blocks);
+  // Where one block holds all tiles, the sums of a panel are complete at once.
+  const bool at_once = shared && plan.blocks == 1;
+  const int64_t part_sums = plan.panels * panel_sums;
+  const Tensor sums = with_huge_pages(
+      at::empty({at_once ? threads * panel_sums : parts * part_sums}, result.options()));
+  const Tensor memory =
+      at::empty({parts * tiles_size + threads * gradient_size}, result.options());
+  T* const all_tiles = memory.mutable_data_ptr<T>();
+  for (int64_t g = 0; g < shape.G; ++g) {
+    const auto run = [&](int64_t first_part, int64_t last_part) {
+      for (int64_t part = first_part; part < last_part; ++part) {
+        T* const tiles = all_tiles + part * tiles_size;
+        T* const to = sums.mutable_data_ptr<T>() + part * part_sums;
+        const int64_t begin = part * plan.blocks / parts, end = (part + 1) * plan.blocks / parts;
+        for (int64_t block = begin; block < end; ++block) {
+          share(shared, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
+            kernels.winograd_input(shape, plan, input + g * shape.input.g, block, first, last,
+                                   tiles);
+          });
+          share(shared, plan.panels, [&](int64_t first, int64_t last) {
+            const int64_t thread = at::get_thread_num();
+            T* const gradients = all_tiles + parts * tiles_size + thread * gradient_size;
+            for (int64_t panel = first; panel < last; ++panel) {
+              T* const panel_to = to + (at_once ? thread : panel) * panel_sums;
+              kernels.winograd_gradient_panel(p, g, block, panel, tiles, gradients, panel_to,
+                                              block > begin);
+              if (at_once) kernels.winograd_weight(p, g, panel, panel_to, 1, 0);
+            }
+          });
+        }
+      }
+    };
+    if (shared) {
+      run(0, 1);
+    } else {
+      at::parallel_for(0, parts, 1, run);
+    }
+    if (at_once) continue;
+    share(threads > 1, plan.panels, [&](int64_t first, int64_t last) {
+      for (int64_t panel = first; panel < last; ++panel) {
+        kernels.winograd_weight(p, g, panel, sums.const_data_ptr<T>() + panel * panel_sums, parts,
+                                part_sums);
+      }
+    });
+  }
+}
+
 // One axis of the input gradient, at the input cells phase, phase + stride, phase + 2 stride, ...:
 // the filter taps that reach them, and the stride-1 convolution over grad_output that they form.
 struct Phase {
@@ -479,6 +631,42 @@ void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output,
   });
 }
 
+// Each pass by the algorithm named, or by the one that "auto" means for its shape.
+
+template <typename T>
+void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, const T* input,
+             const T* weight, const T* bias, T* output, const Tensor& like) {
+  switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
+    case Algorithm::direct: return direct(shape, input, weight, bias, output, like);
+    case Algorithm::winograd: return winograd(shape, input, weight, bias, output, like);
+    default: return implicit_gemm(simplify(shape, false), input, weight, bias, output, like);
+  }
+}
+
+template <typename T>
+void input_gradient(std::optional<Algorithm> named, const cpu::Convolution& shape,
+                    const T* grad_output, const T* weight, T* grad_input, const Tensor& result) {
+  const auto by_phases = [&](const cpu::Convolution& whole) {
+    input_gradient_by_phases<T>(whole, grad_output, weight, grad_input, result,
+                                [&](const cpu::Convolution& phase, const auto&... rest) {
+                                  forward<T>(named, phase, rest...);
+                                });
+  };
+  const auto chosen = named.value_or(cpu::choose(shape, std::is_same_v<T, float>));
+  by_phases(chosen == Algorithm::implicit_gemm ? simplify(shape, true) : shape);
+}
+
+template <typename T>
+void weight_gradient(std::optional<Algorithm> named, const cpu::Convolution& shape,
+                     const T* grad_output, const T* input, const Tensor& result) {
+  switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
+    case Algorithm::direct: return direct_weight_gradient(shape, grad_output, input, result);
+    case Algorithm::winograd: return winograd_weight_gradient(shape, grad_output, input, result);
+    default:
+      return implicit_gemm_weight_gradient(simplify(shape, false), grad_output, input, result);
+  }
+}
+
 // ---------------------------------------------------------------------------------------------
 // im2col: the patch matrix written out, and one multiplication by ATen. Any dtype, any device.
 // ---------------------------------------------------------------------------------------------
@@ -574,10 +762,11 @@ Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::opt
                        SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
                        SymInt groups, c10::string_view algorithm) {
   const Tensor output = empty_output(input, weight, bias, stride, padding, dilation, groups);
-  const Algorithm chosen = choose_algorithm("convolution", algorithm, weight.sym_sizes(), groups);
   const auto p =
       make_parameters("convolution", weight.dim() - 2, stride, padding, dilation, groups);
+  const auto named = named_algorithm("convolution", algorithm, weight.sym_sizes(), p);
   if (output.numel() == 0) return output;
+  with_huge_pages(output);
 
   if (!has_kernels(input.scalar_type())) {
     Tensor result = by_real_kernels(input, weight, [&](const Tensor& x, const Tensor& w) {
@@ -585,7 +774,7 @@ Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::opt
     });
     return output.copy_(add_bias(result, bias));
   }
-  if (chosen == Algorithm::im2col || weight.numel() == 0) {
+  if (named == Algorithm::im2col || weight.numel() == 0) {
     const int64_t G = p.groups.expect_int();
     const auto filter = weight.sizes().slice(2), out = output.sizes().slice(2);
     const Tensor filters = weight.reshape({G, weight.size(0) / G, weight.numel() / weight.size(0)});
@@ -601,11 +790,7 @@ Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::opt
     const auto w = weight.const_data_ptr<scalar_t>();
     const auto b = bias.has_value() ? packed_bias.const_data_ptr<scalar_t>() : nullptr;
     const auto y = output.mutable_data_ptr<scalar_t>();
-    if (chosen == Algorithm::direct) {
-      direct<scalar_t>(shape, x, w, b, y, output);
-    } else {
-      implicit_gemm<scalar_t>(simplify(shape, false), x, w, b, y, output);
-    }
+    forward<scalar_t>(named, shape, x, w, b, y, output);
   });
   return output;
 }
@@ -617,9 +802,10 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
   constexpr auto op = "convolution_input_gradient";
   const Tensor grad_input =
       empty_input_gradient(grad_output, weight, input_size, stride, padding, dilation, groups);
-  const Algorithm chosen = choose_algorithm(op, algorithm, weight.sym_sizes(), groups);
   const auto p = make_parameters(op, weight.dim() - 2, stride, padding, dilation, groups);
+  const auto named = named_algorithm(op, algorithm, weight.sym_sizes(), p);
   if (grad_input.numel() == 0) return grad_input;
+  with_huge_pages(grad_input);
   if (weight.numel() == 0) return grad_input.zero_();
   if (!has_kernels(weight.scalar_type())) {
     return grad_input.copy_(
@@ -629,7 +815,7 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
         }));
   }
 
-  if (chosen == Algorithm::im2col) {
+  if (named == Algorithm::im2col) {
     const int64_t G = p.groups.expect_int();
     const Tensor filters = weight.reshape({G, weight.size(0) / G, weight.numel() / weight.size(0)});
     col2im(at::matmul(filters.transpose(1, 2), by_group(grad_output, G)), grad_input,
@@ -643,12 +829,7 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
     const auto g = grad_output.const_data_ptr<scalar_t>();
     const auto w = weight.const_data_ptr<scalar_t>();
     const auto dx = grad_input.mutable_data_ptr<scalar_t>();
-    if (chosen == Algorithm::direct) {
-      input_gradient_by_phases<scalar_t>(shape, g, w, dx, grad_input, direct<scalar_t>);
-    } else {
-      input_gradient_by_phases<scalar_t>(simplify(shape, true), g, w, dx, grad_input,
-                                         implicit_gemm<scalar_t>);
-    }
+    input_gradient<scalar_t>(named, shape, g, w, dx, grad_input);
   });
   return grad_input;
 }
@@ -660,8 +841,8 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   constexpr auto op = "convolution_weight_gradient";
   const Tensor grad_weight =
       empty_weight_gradient(grad_output, input, weight_size, stride, padding, dilation, groups);
-  const Algorithm chosen = choose_algorithm(op, algorithm, weight_size, groups);
   const auto p = make_parameters(op, grad_weight.dim() - 2, stride, padding, dilation, groups);
+  const auto named = named_algorithm(op, algorithm, weight_size, p);
   if (grad_weight.numel() == 0) return grad_weight;
   if (grad_output.numel() == 0) return grad_weight.zero_();
   if (!has_kernels(input.scalar_type())) {
@@ -672,7 +853,7 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
         }));
   }
 
-  if (chosen == Algorithm::im2col) {
+  if (named == Algorithm::im2col) {
     const int64_t G = p.groups.expect_int();
     const Tensor patches =
         im2col(input, grad_weight.sizes().slice(2), grad_output.sizes().slice(2), p);
@@ -686,11 +867,7 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), op, [&] {
     const auto g = grad_output.const_data_ptr<scalar_t>();
     const auto x = input.const_data_ptr<scalar_t>();
-    if (chosen == Algorithm::direct) {
-      direct_weight_gradient<scalar_t>(shape, g, x, grad_weight);
-    } else {
-      implicit_gemm_weight_gradient<scalar_t>(simplify(shape, false), g, x, grad_weight);
-    }
+    weight_gradient<scalar_t>(named, shape, g, x, grad_weight);
   });
   return grad_weight;
 }
@@ -704,7 +881,9 @@ Tensor convolution_meta(const Tensor& input, const Tensor& weight,
                         SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
                         c10::string_view algorithm) {
   Tensor output = empty_output(input, weight, bias, stride, padding, dilation, groups);
-  choose_algorithm("convolution", algorithm, weight.sym_sizes(), groups);
+  named_algorithm(
+      "convolution", algorithm, weight.sym_sizes(),
+      make_parameters("convolution", weight.dim() - 2, stride, padding, dilation, groups));
   return output;
 }
 
@@ -714,7 +893,9 @@ Tensor convolution_input_gradient_meta(const Tensor& grad_output, const Tensor& 
                                        SymInt groups, c10::string_view algorithm) {
   Tensor grad_input =
       empty_input_gradient(grad_output, weight, input_size, stride, padding, dilation, groups);
-  choose_algorithm("convolution_input_gradient", algorithm, weight.sym_sizes(), groups);
+  constexpr auto op = "convolution_input_gradient";
+  named_algorithm(op, algorithm, weight.sym_sizes(),
+                  make_parameters(op, weight.dim() - 2, stride, padding, dilation, groups));
   return grad_input;
 }
 
@@ -724,7 +905,9 @@ Tensor convolution_weight_gradient_meta(const Tensor& grad_output, const Tensor&
                                         SymInt groups, c10::string_view algorithm) {
   Tensor grad_weight =
       empty_weight_gradient(grad_output, input, weight_size, stride, padding, dilation, groups);
-  choose_algorithm("convolution_weight_gradient", algorithm, weight_size, groups);
+  constexpr auto op = "convolution_weight_gradient";
+  named_algorithm(op, algorithm, weight_size,
+                  make_parameters(op, grad_weight.dim() - 2, stride, padding, dilation, groups));
   return grad_weight;
 }
 

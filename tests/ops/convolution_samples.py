@@ -42,6 +42,11 @@ class Sample:
 
         return listed(self.stride), listed(self.padding), listed(self.dilation), self.groups
 
+    @property
+    def geometry(self) -> tuple:
+        """Stride, padding, dilation and groups as they were given."""
+        return self.stride, self.padding, self.dilation, self.groups
+
     def tensors(self, dtype=torch.float64, requires_grad=False) -> tuple[Tensor, Tensor, Tensor | None]:
         """Input, weight and bias, random."""
         input = lay_out(torch.randn(self.N, self.C, *self.size, dtype=dtype), self.layout)
@@ -121,6 +126,24 @@ DEPTHWISE = [
     s for s in [*ALL, *(replace(s, layout="channels_last") for s in SAMPLES if s.axes == 2)]
     if s.C == s.K == s.groups > 1
 ]  # fmt: skip
+
+# 3 x 3 and 5 x 5 filters at stride 1, over every way in which tiles and channels can be ragged.
+WINOGRAD = [
+    *(s for s in ALL if s.filter in ((3, 3), (5, 5)) and s.stride == s.dilation == 1),
+    Sample("one tile", 1, 1, 1, (3, 3), (3, 3)),
+    Sample("whole tiles", 2, 16, 32, (8, 12), (3, 3), padding=1),
+    Sample("joined images", 7, 18, 33, (13, 13), (3, 3), padding=1),
+    Sample("joined images, valid", 5, 17, 20, (7, 6), (3, 3)),
+    Sample("joined images, one way", 3, 16, 16, (14, 56), (3, 3), padding=1),
+    Sample("five", 5, 20, 35, (9, 11), (5, 5), padding=2),
+    Sample("five, full", 2, 3, 4, (5, 6), (5, 5), padding=4),
+    Sample("groups of many", 3, 36, 40, (9, 10), (3, 3), padding=1, groups=2),
+    Sample("uneven padding", 4, 5, 6, (6, 7), (3, 3), padding=(0, 2, 1, 0)),
+    Sample("padding beyond the filter", 2, 4, 5, (4, 5), (3, 3), padding=5),
+    Sample("many tiles", 1, 6, 7, (70, 75), (3, 3), padding=1),
+    Sample("channels in blocks", 1, 150, 40, (6, 9), (3, 3), padding=1),
+]
+WINOGRAD += [replace(s, layout="channels_last") for s in WINOGRAD if s.layout == "contiguous"]
 
 # Small enough for finite differences in every direction.
 SMALL = [

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from cnn_ext import reference
+from cnn_ext.functional import convolution_algorithm
 from cnn_ext.ops import ConvolutionFunction
 from cnn_ext.ops.convolution import convolution
-from tests.ops.convolution_samples import ALL, DEPTHWISE, SMALL, Sample, lay_out
+from tests.ops.convolution_samples import ALL, DEPTHWISE, SMALL, WINOGRAD, Sample, lay_out
 
 ops = torch.ops.cnn_ext
 ALGORITHMS = ("im2col", "implicit_gemm")
@@ -105,13 +106,126 @@ def test_depthwise_convolution_directly(sample, dtype, algorithm, cpu_capability
     assert_all_three_are_torchs(sample, dtype, algorithm)
 
 
-def test_auto_is_direct_where_that_serves_and_otherwise_implicit_gemm():
+# Winograd's sums round some three times as much; `docs/convolution.md` promises this bound.
+WINOGRAD_BOUNDS = BOUNDS | {torch.float32: 2e-6, torch.complex64: 2e-6, torch.float64: 4e-15}
+
+
+@pytest.mark.parametrize("sample", WINOGRAD, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_winograd_is_torchs(sample, dtype, cpu_capability, monkeypatch):
+    monkeypatch.setitem(BOUNDS, dtype, WINOGRAD_BOUNDS[dtype])
+    assert_all_three_are_torchs(sample, dtype, "winograd")
+
+
+@pytest.mark.parametrize("sample", WINOGRAD[:3], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.complex64], ids=str)
+def test_winograd_serves_every_dtype(sample, dtype, monkeypatch):
+    monkeypatch.setitem(BOUNDS, dtype, WINOGRAD_BOUNDS[dtype])
+    assert_all_three_are_torchs(sample, dtype, "winograd")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(
+    "sample",
+    [
+        Sample("blocks of each thread", 4, 16, 24, (40, 40), (3, 3), padding=1),
+        Sample("one block shared", 3, 200, 180, (7, 7), (3, 3), padding=1),
+        Sample("blocks shared", 2, 200, 180, (28, 28), (3, 3), padding=1),
+    ],
+    ids=str,
+)
+def test_winograd_is_torchs_however_threads_share_the_work(sample, threads):
+    torch.set_num_threads(threads)
+    assert_all_three_are_torchs(sample, torch.float32, "winograd")
+
+
+@pytest.mark.parametrize(
+    ("C", "K", "size", "filter"),
+    [(64, 64, 56, 3), (512, 512, 14, 3), (192, 384, 13, 3), (64, 192, 27, 5)],
+)
+def test_winograd_in_auto_is_accurate_to_a_millionth(C, K, size, filter):
+    """Layers of VGG, ResNet and AlexNet: the rms error of `auto` relative to float64."""
+    sample = Sample("layer", 2, C, K, (size, size), (filter, filter), padding=filter // 2)
+    assert_all_three_are_torchs(sample, torch.float32, "auto")
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_winograd_over_any_size_is_torchs(data):
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    filter, padding = draw(0, 1) * 2 + 3, draw(0, 6)
+    least = max(1, filter - 2 * padding)
+    groups = draw(1, 3)
+    sample = Sample(
+        "any",
+        draw(1, 6),
+        groups * draw(1, 35),
+        groups * draw(1, 35),
+        (least + draw(0, 30), least + draw(0, 30)),
+        (filter, filter),
+        padding=padding,
+        groups=groups,
+        layout=data.draw(st.sampled_from(["contiguous", "channels_last", "sliced", "transposed"])),
+    )
+    assert_all_three_are_torchs(sample, torch.float64, "winograd")
+
+
+@pytest.mark.parametrize(
+    ("input_size", "weight_size", "geometry", "expected"),
+    [
+        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1}, "winograd"),
+        ((16, 64, 27, 27), (192, 64, 5, 5), {"padding": 2}, "winograd"),
+        ((1, 512, 7, 7), (512, 512, 3, 3), {"padding": 1}, "winograd"),
+        ((16, 96, 27, 27), (256, 48, 5, 5), {"padding": 2, "groups": 2}, "winograd"),
+        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, "dtype": torch.bfloat16}, "winograd"),
+        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, "dtype": torch.float64}, "implicit_gemm"),
+        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, "stride": 2}, "implicit_gemm"),
+        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 2, "dilation": 2}, "implicit_gemm"),
+        ((4, 64, 224, 224), (64, 64, 3, 5), {"padding": 1}, "implicit_gemm"),
+        ((4, 15, 224, 224), (64, 15, 3, 3), {"padding": 1}, "implicit_gemm"),
+        ((4, 64, 224, 224), (15, 64, 3, 3), {"padding": 1}, "implicit_gemm"),
+        ((1, 64, 4, 4), (64, 64, 3, 3), {}, "implicit_gemm"),  # 4 cells for a tile of 36
+        ((4, 64, 56, 56), (64, 64, 1, 1), {}, "implicit_gemm"),
+        ((4, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}, "direct"),
+        ((4, 64, 56, 56), (64, 1, 9, 9), {"padding": 4, "groups": 64}, "implicit_gemm"),
+    ],
+)
+def test_auto_is_a_function_of_the_shape(input_size, weight_size, geometry, expected):
+    assert convolution_algorithm(input_size, weight_size, **geometry) == expected
+
+
+def test_auto_is_the_algorithm_that_the_rule_names():
     for sample in ALL:
         input, weight, bias = sample.tensors(torch.float32)
+        if sample.axes != 2 or sample.N == 0:
+            continue
+        named = convolution_algorithm(input.shape, weight.shape, *sample.geometry)
         auto = ops.convolution(input, weight, bias, *sample.arguments, "auto")
-        expected = "direct" if sample in DEPTHWISE else "implicit_gemm"
-        named = ops.convolution(input, weight, bias, *sample.arguments, expected)
-        assert torch.equal(auto, named), sample
+        assert torch.equal(auto, ops.convolution(input, weight, bias, *sample.arguments, named)), sample
+
+
+def test_no_gradient_of_implicit_gemm_leads_to_winograd():
+    input, weight = torch.randn(1, 32, 12, 12), torch.randn(32, 32, 3, 3)
+    input.requires_grad_()
+    output = ConvolutionFunction.apply(input, weight, None, 1, 1, 1, 1, "implicit_gemm")
+    grad = torch.randn_like(output)
+    (by_autograd,) = torch.autograd.grad(output, input, grad)
+    arguments = (grad, weight, input.shape, [1], [1], [1], 1)
+    plain = ops.convolution_input_gradient(*arguments, "implicit_gemm")
+    assert torch.equal(by_autograd, plain)
+    assert not torch.equal(ops.convolution_input_gradient(*arguments, "auto"), plain)
+
+
+@pytest.mark.parametrize(
+    ("weight", "stride", "dilation"),
+    [((4, 4, 7, 7), 1, 1), ((4, 4, 3, 5), 1, 1), ((4, 4, 3, 3), 2, 1), ((4, 4, 3, 3), 1, 2)],
+)
+def test_winograd_says_why_it_refuses(weight, stride, dilation):
+    for device in ("cpu", "meta"):
+        input = torch.zeros(1, 4, 9, 9, device=device)
+        weight_ = torch.zeros(weight, device=device)
+        with pytest.raises(RuntimeError, match=r"3 x 3 and 5 x 5 filters at stride 1 and dilation 1"):
+            ops.convolution(input, weight_, None, [stride], [0], [dilation], 1, "winograd")
 
 
 def test_direct_says_why_it_refuses():

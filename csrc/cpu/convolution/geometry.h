@@ -10,6 +10,9 @@
 
 namespace cnn_ext::cpu {
 
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
 constexpr int kSpatial = 3;
 constexpr int64_t kDirectTaps = 64;  // filters up to 8 x 8 have a direct depthwise kernel
 
@@ -82,6 +85,53 @@ struct ConvolutionWeightGradient {
   const T* grad_output;
   T* grad_weight;        // one result for each split
   int64_t split_stride;  // from split to split
+};
+
+// One spatial axis of the plane that Winograd tiles: the images of a batch side by side, with a gap
+// of padding between them, so that a tile may reach from one image into the next.
+struct TileAxis {
+  int64_t images;  // side by side
+  int64_t period;  // cells from image to image
+  int64_t tiles;   // over the whole plane
+  int64_t run;     // tiles that follow one another without a jump; then the next image starts
+  int64_t origin(int64_t tile, int64_t m) const { return tile / run * period + tile % run * m; }
+};
+
+constexpr int64_t kTileCells = 36;  // of a transformed tile
+
+// How F(m x m, r x r) of m + r = 7 is cut.
+struct Winograd {
+  int64_t m, r;
+  TileAxis axis[2];
+  int64_t block;   // tiles per block
+  int64_t blocks;  // per group
+  int64_t panels;  // of filters, per group
+  // Elements from one of the 36 cells to the next: of the transformed filters of a panel, of a
+  // block's transformed input (and from tile to tile in it), of what a block has for each filter of
+  // a panel, and of the sums of a panel's weight gradient.
+  int64_t filter_cell, channel_cell, channel_row, panel_cell, sums_cell;
+
+  int64_t tiles() const { return axis[0].tiles * axis[1].tiles; }
+};
+
+template <typename T>
+struct WinogradForward {
+  Convolution shape;
+  Winograd plan;
+  const T* input;
+  const T* weight;
+  const T* bias;  // (G * K) or null
+  T* filters;     // transformed: (G, panels, 36, filter_cell), or null
+  T* output;
+};
+
+template <typename T>
+struct WinogradWeightGradient {
+  Convolution shape;  // of the forward pass; `weight` holds the strides of the result
+  Winograd plan;
+  const T* input;
+  const T* grad_output;
+  T* grad_weight;
 };
 
 }  // namespace cnn_ext::cpu

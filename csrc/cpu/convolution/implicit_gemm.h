@@ -10,9 +10,6 @@ constexpr int64_t kReductionBlock =
 constexpr int64_t kPixelBlock = 128;  // pixels per task: the packed block stays in L2
 constexpr int64_t kAccumulators = 128 * 1024;  // elements that a weight-gradient task may hold
 
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
-
 // Cuts a convolution for `threads` threads.
 template <typename T>
 Blocking plan_forward(const Convolution& shape, bool bias, int64_t threads) {
