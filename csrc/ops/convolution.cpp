@@ -407,11 +407,10 @@ WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, int64_t
   return {plan(std::max<int64_t>(most, own_block)), true};
 }
 
-// f(first, last) over 0 <= i < count, by all threads where `shared` and otherwise by this one.
+// f(first, last) over 0 <= i < count on at most `threads` threads.
 template <typename F>
-void share(bool shared, int64_t count, const F& f) {
-  if (!shared) return f(int64_t{0}, count);
-  const int64_t threads = at::get_num_threads();
+void share(int64_t threads, int64_t count, const F& f) {
+  if (threads == 1) return f(int64_t{0}, count);
   at::parallel_for(0, count, std::max<int64_t>((count + threads - 1) / threads, 1), f);
 }
 
@@ -427,15 +426,15 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
   if (!shared) {
     filters = at::empty({panels * cpu::kTileCells * plan.filter_cell}, like.options());
     p.filters = filters.mutable_data_ptr<T>();
-    share(threads > 1, panels,
+    share(threads, panels,
           [&](int64_t first, int64_t last) { kernels.winograd_filters(p, first, last); });
   }
 
   const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
   const int64_t each = (kernels.winograd_workspace(plan) + 15) / 16 * 16;
-  const auto spread = [&](int64_t g, int64_t block, bool by_all, T* tiles) {
+  const auto spread = [&](int64_t g, int64_t block, int64_t by, T* tiles) {
     const T* from = input + g * shape.input.g;
-    share(by_all, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
+    share(by, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
       kernels.winograd_input(shape, plan, from, block, first, last, tiles);
     });
   };
@@ -444,8 +443,8 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
     T* const tiles = memory.mutable_data_ptr<T>();
     for (int64_t task = 0; task < shape.G * plan.blocks; ++task) {
       const int64_t g = task / plan.blocks, block = task % plan.blocks;
-      spread(g, block, true, tiles);
-      share(true, plan.panels, [&](int64_t first, int64_t last) {
+      spread(g, block, threads, tiles);
+      share(threads, plan.panels, [&](int64_t first, int64_t last) {
         kernels.winograd_panels(p, g, block, first, last, tiles,
                                 tiles + tiles_size + at::get_thread_num() * each);
       });
@@ -455,7 +454,7 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
                  [&](int64_t first, int64_t last, T* tiles) {
                    for (int64_t task = first; task < last; ++task) {
                      const int64_t g = task / plan.blocks, block = task % plan.blocks;
-                     spread(g, block, false, tiles);
+                     spread(g, block, 1, tiles);
                      kernels.winograd_panels(p, g, block, 0, plan.panels, tiles,
                                              tiles + tiles_size);
                    }
@@ -475,6 +474,7 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
   const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
   const int64_t gradient_size = cpu::kTileCells * plan.panel_cell;
   const int64_t parts = shared ? 1 : std::min(threads, plan.blocks);
+  const int64_t sharers = shared ? threads : 1;
   // Where one block holds all tiles, the sums of a panel are complete at once.
   const bool at_once = shared && plan.blocks == 1;
   const int64_t part_sums = plan.panels * panel_sums;
@@ -490,11 +490,11 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
         T* const to = sums.mutable_data_ptr<T>() + part * part_sums;
         const int64_t begin = part * plan.blocks / parts, end = (part + 1) * plan.blocks / parts;
         for (int64_t block = begin; block < end; ++block) {
-          share(shared, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
+          share(sharers, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
             kernels.winograd_input(shape, plan, input + g * shape.input.g, block, first, last,
                                    tiles);
           });
-          share(shared, plan.panels, [&](int64_t first, int64_t last) {
+          share(sharers, plan.panels, [&](int64_t first, int64_t last) {
             const int64_t thread = at::get_thread_num();
             T* const gradients = all_tiles + parts * tiles_size + thread * gradient_size;
             for (int64_t panel = first; panel < last; ++panel) {
@@ -513,7 +513,7 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
       at::parallel_for(0, parts, 1, run);
     }
     if (at_once) continue;
-    share(threads > 1, plan.panels, [&](int64_t first, int64_t last) {
+    share(threads, plan.panels, [&](int64_t first, int64_t last) {
       for (int64_t panel = first; panel < last; ++panel) {
         kernels.winograd_weight(p, g, panel, sums.const_data_ptr<T>() + panel * panel_sums, parts,
                                 part_sums);

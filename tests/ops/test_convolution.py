@@ -124,11 +124,12 @@ def test_winograd_serves_every_dtype(sample, dtype, monkeypatch):
     assert_all_three_are_torchs(sample, dtype, "winograd")
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("threads", [1, 2, 5, 24])
 @pytest.mark.parametrize(
     "sample",
     [
         Sample("blocks of each thread", 4, 16, 24, (40, 40), (3, 3), padding=1),
+        Sample("less work than threads", 1, 16, 40, (12, 12), (3, 3), padding=1),
         Sample("one block shared", 3, 200, 180, (7, 7), (3, 3), padding=1),
         Sample("blocks shared", 2, 200, 180, (28, 28), (3, 3), padding=1),
     ],
