@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "capability.h"
+#include "color_pca/geometry.h"
 #include "convolution/geometry.h"
 #include "local_response_norm/geometry.h"
 
@@ -27,7 +28,15 @@
   X(depthwise, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))              \
   X(depthwise_weight_gradient, void,                                                           \
     (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last))                        \
-  X(response_norm, void, (const ResponseNorm<T>&, int64_t first, int64_t last, T* workspace))
+  X(response_norm, void, (const ResponseNorm<T>&, int64_t first, int64_t last, T* workspace))  \
+  X(add_shift, void, (const ColorShift<T, T>&, int64_t first, int64_t last, T* workspace))     \
+  X(add_shift_to_bytes, void,                                                                  \
+    (const ColorShift<uint8_t, ByteShift>&, int64_t first, int64_t last, uint8_t* workspace))  \
+  X(sum_pixels, void, (const ColorSums<T>&, int64_t first, int64_t last, double* workspace))   \
+  X(color_moments, void,                                                                       \
+    (const ColorMoments<T, double>&, int64_t first, int64_t last, double* workspace))          \
+  X(byte_moments, void,                                                                        \
+    (const ColorMoments<uint8_t, int64_t>&, int64_t first, int64_t last, int16_t* workspace))
 
 namespace cnn_ext::cpu {
 
