@@ -90,15 +90,23 @@ constexpr int64_t kPattern = 1024;                  // cells, at least where row
 constexpr int64_t kBytesWorthAThread = 256 * 1024;  // of an image
 constexpr int64_t kPixelsOfATask = 64 * 1024;       // in a sum of moments
 
-// Whether the channels of a pixel lie together in a dense image.
+// Whether the channels of a pixel lie together in a dense image, (..., H, W, C) in memory. Where it
+// is read as planes just as well, planes are meant, unless they are single pixels.
 bool is_pixels(const Tensor& image) {
-  const bool by_pixel = image.movedim(-3, -1).is_contiguous();
-  return by_pixel && (!image.is_contiguous() || image.size(-1) * image.size(-2) == 1);
+  const int64_t axes = image.dim();
+  int64_t expected = 1;
+  for (int64_t i = 0; i < axes; ++i) {  // C, W, H, then outwards
+    const int64_t axis = i < 3 ? axes - (i + 2) % 3 - 1 : axes - i - 1;
+    if (image.size(axis) != 1 && image.stride(axis) != expected) return false;
+    expected *= image.size(axis);
+  }
+  return !image.is_contiguous() || image.size(-1) * image.size(-2) == 1;
 }
 
 // The same values as `image`, in one of the two layouts that the kernels know.
 Tensor laid_out(const Tensor& image, bool pixels) {
-  return pixels ? image.movedim(-3, -1).contiguous().movedim(-1, -3) : image.contiguous();
+  if (!pixels || is_pixels(image)) return pixels ? image : image.contiguous();
+  return image.movedim(-3, -1).contiguous().movedim(-1, -3);
 }
 
 cpu::ColorRows rows_of(const Tensor& image, bool pixels) {
@@ -108,28 +116,49 @@ cpu::ColorRows rows_of(const Tensor& image, bool pixels) {
   return {cells / length, length, pixels ? C : 1};
 }
 
+// Cells of a pattern: whole cycles, and whole cache lines where the row is that long.
 int64_t pattern_of(const cpu::ColorRows& rows) {
-  const int64_t cells = std::min(rows.length, kPattern);
-  return (cells + rows.cycle - 1) / rows.cycle * rows.cycle;
+  const int64_t unit = rows.length < kPattern ? rows.cycle : 64 * rows.cycle;
+  return (std::min(rows.length, kPattern) + unit - 1) / unit * unit;
+}
+
+// What one thread of several needs, `each` elements, in cache lines of its own.
+struct Workspace {
+  int64_t each;
+  Tensor all;
+
+  Workspace(int64_t elements, at::TensorOptions options)
+      : each((elements + 63) / 64 * 64), all(at::empty({each * at::get_num_threads()}, options)) {}
+  template <typename T>
+  T* mine() const {
+    return all.mutable_data_ptr<T>() + each * at::get_thread_num();
+  }
+};
+
+// The values in double precision, without a tensor in between where they lie in order.
+std::vector<double> values_of(const Tensor& tensor) {
+  const Tensor t = tensor.contiguous();
+  if (t.scalar_type() == at::kFloat) {
+    const float* const from = t.const_data_ptr<float>();
+    return {from, from + t.numel()};
+  }
+  const Tensor exact = t.to(at::kDouble);
+  const double* const from = exact.const_data_ptr<double>();
+  return {from, from + exact.numel()};
 }
 
 // eigenvectors @ (alphas * eigenvalues), in double precision: (images or 1, C).
-Tensor shifts_of(const Tensor& eigenvectors, const Tensor& eigenvalues, const Tensor& alphas) {
-  const int64_t C = eigenvalues.size(0);
-  const Tensor P = eigenvectors.to(at::kDouble).contiguous();
-  const Tensor scale = eigenvalues.to(at::kDouble).contiguous();
-  const Tensor a = alphas.to(at::kDouble).contiguous();
-  const int64_t images = a.numel() / C;
-  Tensor shifts = at::empty({images, C}, P.options());
-  const double* p = P.const_data_ptr<double>();
-  const double* s = scale.const_data_ptr<double>();
-  double* to = shifts.mutable_data_ptr<double>();
-  for (int64_t n = 0; n < images; ++n) {
-    const double* alpha = a.const_data_ptr<double>() + n * C;
-    for (int64_t c = 0; c < C; ++c) {
-      double sum = 0;
-      for (int64_t k = 0; k < C; ++k) sum += p[c * C + k] * (alpha[k] * s[k]);
-      to[n * C + c] = sum;
+std::vector<double> shifts_of(const Tensor& eigenvectors, const Tensor& eigenvalues,
+                              const Tensor& alphas) {
+  const std::vector<double> P = values_of(eigenvectors), scale = values_of(eigenvalues);
+  std::vector<double> shifts = values_of(alphas);
+  const size_t C = scale.size();
+  std::vector<double> along(C);
+  for (size_t n = 0; n < shifts.size(); n += C) {
+    for (size_t k = 0; k < C; ++k) along[k] = shifts[n + k] * scale[k];
+    for (size_t c = 0; c < C; ++c) {
+      shifts[n + c] = 0;
+      for (size_t k = 0; k < C; ++k) shifts[n + c] += P[c * C + k] * along[k];
     }
   }
   return shifts;
@@ -168,11 +197,10 @@ void add_shifts(const Tensor& input, Tensor& output, const std::vector<Shift>& s
   p.blocks = (p.layout.length + p.block - 1) / p.block;
   const int64_t tasks = p.layout.rows * p.blocks;
   const int64_t bytes_of_a_task = y.numel() * y.element_size() / tasks + 1;
-  at::parallel_for(0, tasks, kBytesWorthAThread / bytes_of_a_task + 1,
-                   [&](int64_t first, int64_t last) {
-                     std::vector<T> workspace(workspace_patterns * p.pattern);
-                     kernel(p, first, last, workspace.data());
-                   });
+  const Workspace workspace(workspace_patterns * p.pattern, y.options());
+  at::parallel_for(
+      0, tasks, kBytesWorthAThread / bytes_of_a_task + 1,
+      [&](int64_t first, int64_t last) { kernel(p, first, last, workspace.mine<T>()); });
   if (!y.is_same(output)) output.copy_(y);
 }
 
@@ -183,16 +211,15 @@ Tensor color_pca_cpu(const Tensor& input, const Tensor& eigenvectors, const Tens
   if (at::isReducedFloatingType(input.scalar_type())) {  // computed in float32, rounded once
     return output.copy_(color_pca_cpu(input.to(at::kFloat), eigenvectors, eigenvalues, alphas));
   }
-  const Tensor exact = shifts_of(eigenvectors, eigenvalues, alphas);
-  const double* const from = exact.const_data_ptr<double>();
+  const std::vector<double> exact = shifts_of(eigenvectors, eigenvalues, alphas);
   if (input.scalar_type() == at::kByte) {
-    std::vector<cpu::ByteShift> shifts(exact.numel());
-    for (size_t i = 0; i < shifts.size(); ++i) shifts[i] = byte_shift(255 * from[i]);
+    std::vector<cpu::ByteShift> shifts(exact.size());
+    for (size_t i = 0; i < shifts.size(); ++i) shifts[i] = byte_shift(255 * exact[i]);
     add_shifts<uint8_t>(input, output, shifts, 4, cpu::kernels<float>().add_shift_to_bytes);
     return output;
   }
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "color_pca", [&] {
-    const std::vector<scalar_t> shifts(from, from + exact.numel());
+    const std::vector<scalar_t> shifts(exact.begin(), exact.end());
     add_shifts<scalar_t>(input, output, shifts, 1, cpu::kernels<scalar_t>().add_shift);
   });
   return output;
@@ -211,10 +238,11 @@ Tensor color_pca_shift_gradient_cpu(const Tensor& grad_output) {
     p.layout = rows_of(g, pixels);
     p.pattern = pattern_of(p.layout);
     const int64_t bytes_of_a_row = p.layout.length * g.element_size();
+    const Workspace workspace(p.pattern, sums.options());
     at::parallel_for(0, p.layout.rows, kBytesWorthAThread / bytes_of_a_row + 1,
                      [&](int64_t first, int64_t last) {
-                       std::vector<double> workspace(p.pattern);
-                       cpu::kernels<scalar_t>().sum_pixels(p, first, last, workspace.data());
+                       cpu::kernels<scalar_t>().sum_pixels(p, first, last,
+                                                           workspace.mine<double>());
                      });
   });
   return result.copy_(sums);
@@ -237,9 +265,10 @@ Tensor moments_of_tasks(const Tensor& x, bool pixels, int64_t more_workspace, Ke
   p.input = x.const_data_ptr<T>();
   p.found = found.mutable_data_ptr<Sum>();
   const int64_t pixels_worth_a_thread = kPixelsOfATask / 2 / p.C;
+  const Workspace workspace(p.C * cpu::kMomentPixels + more_workspace,
+                            x.options().dtype(c10::CppTypeToScalarType<Cell>::value));
   at::parallel_for(0, tasks, pixels_worth_a_thread / p.chunk + 1, [&](int64_t first, int64_t last) {
-    std::vector<Cell> workspace(p.C * cpu::kMomentPixels + more_workspace);
-    kernel(p, first, last, workspace.data());
+    kernel(p, first, last, workspace.mine<Cell>());
   });
   return found;
 }

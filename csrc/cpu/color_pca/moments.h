@@ -81,22 +81,45 @@ void byte_moments(const ColorMoments<uint8_t, int64_t>& p, int64_t first, int64_
   }
 }
 
-// The sum of a[i] * b[i], or with b null of a[i]. count: a multiple of 4 vectors.
+// The sum of all lanes of four vectors.
+inline double lane_sum(const Vec<double> (&sums)[4]) {
+  const Vec<double> total = {(sums[0].lanes + sums[1].lanes) + (sums[2].lanes + sums[3].lanes)};
+  double sum = 0;
+  for (int i = 0; i < Vec<double>::kLanes; ++i) sum += total.lanes[i];
+  return sum;
+}
+
+// The sum of a[i]. count, here and below: a multiple of 4 vectors.
+inline double channel_sum(int64_t count, const double* a) {
+  using V = Vec<double>;
+  V sums[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  for (int64_t i = 0; i < count; i += 4 * V::kLanes) {
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) sums[v].lanes += V::load(a + i + v * V::kLanes).lanes;
+  }
+  return lane_sum(sums);
+}
+
+// The sum of a[i] * b[i].
 inline double channel_product(int64_t count, const double* a, const double* b) {
   using V = Vec<double>;
   V sums[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
-  const V one = V::broadcast(1.0);
   for (int64_t i = 0; i < count; i += 4 * V::kLanes) {
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) {
       const int64_t at = i + v * V::kLanes;
-      sums[v] = sums[v].fused_add(V::load(a + at), b == nullptr ? one : V::load(b + at));
+      sums[v] = sums[v].fused_add(V::load(a + at), V::load(b + at));
     }
   }
-  const V total = {(sums[0].lanes + sums[1].lanes) + (sums[2].lanes + sums[3].lanes)};
-  double sum = 0;
-  for (int i = 0; i < V::kLanes; ++i) sum += total.lanes[i];
-  return sum;
+  return lane_sum(sums);
+}
+
+// Takes the mean from the cells, and returns it.
+inline double centre(int64_t count, int64_t padded, double* cells) {
+  for (int64_t i = count; i < padded; ++i) cells[i] = 0;
+  const double mean = channel_sum(padded, cells) / static_cast<double>(count);
+  for (int64_t i = 0; i < count; ++i) cells[i] -= mean;
+  return mean;
 }
 
 // Tasks first <= i < last. workspace: C kMomentPixels + C + C C elements.
@@ -116,9 +139,7 @@ void color_moments(const ColorMoments<T, double>& p, int64_t first, int64_t last
                    workspace);
       for (int64_t a = 0; a < C; ++a) {
         double* const cells = workspace + a * kMomentPixels;
-        for (int64_t i = count; i < padded; ++i) cells[i] = 0;
-        mean[a] = channel_product(padded, cells, nullptr) / static_cast<double>(count);
-        for (int64_t i = 0; i < count; ++i) cells[i] -= mean[a];
+        mean[a] = centre(count, padded, cells);
         for (int64_t b = 0; b <= a; ++b) {
           products[a * C + b] = products[b * C + a] =
               channel_product(padded, cells, workspace + b * kMomentPixels);
