@@ -32,19 +32,6 @@ inline void shift_bytes(int64_t count, const uint8_t* __restrict x, const uint8_
   for (int64_t i = 0; i < count; ++i) y[i] = shifted_byte(x[i], add[i], subtract[i]);
 }
 
-// The same where odd bytes have a shift of their own.
-inline void shift_bytes_by_parity(int64_t count, const uint8_t* __restrict x,
-                                  const uint8_t* __restrict even_add,
-                                  const uint8_t* __restrict even_subtract,
-                                  const uint8_t* __restrict odd_add,
-                                  const uint8_t* __restrict odd_subtract, uint8_t* __restrict y) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint8_t even = shifted_byte(x[i], even_add[i], even_subtract[i]);
-    const uint8_t odd = shifted_byte(x[i], odd_add[i], odd_subtract[i]);
-    y[i] = x[i] & 1 ? odd : even;
-  }
-}
-
 // The cells of a task: where they begin, and how many they are.
 struct ShiftTask {
   int64_t row, start, end;
@@ -77,47 +64,51 @@ void add_shift(const ColorShift<T, T>& p, int64_t first, int64_t last, T* worksp
   }
 }
 
-// Writes out four patterns – what is added to and subtracted from even bytes, then odd ones – and
-// tells whether they differ.
-inline bool write_byte_patterns(const ByteShift* shifts, int64_t cycle, int64_t pattern,
-                                uint8_t* to) {
-  bool differ = false;
+// Bytes start <= i < end of a row by their tables. Rare: shifts that end in a half are handmade.
+inline void look_bytes_up(const ColorShift<uint8_t, ByteShift>& p, const ByteShift* shifts,
+                          const ShiftTask& task) {
+  const int64_t cycle = p.layout.cycle;
   for (int64_t c = 0; c < cycle; ++c) {
     const ByteShift& shift = shifts[c];
-    for (int parity = 0; parity < 2; ++parity) {
-      to[(2 * parity) * pattern + c] = shift.add[parity];
-      to[(2 * parity + 1) * pattern + c] = shift.subtract[parity];
+    for (int64_t i = task.start + c; i < task.end; i += cycle) {
+      const uint8_t x = p.input[i];
+      p.output[i] =
+          shift.table == nullptr ? shifted_byte(x, shift.add, shift.subtract) : shift.table[x];
     }
-    differ |= shift.add[0] != shift.add[1] || shift.subtract[0] != shift.subtract[1];
   }
-  for (int i = 0; i < 4; ++i) repeat(cycle, pattern, to + i * pattern);
-  return differ;
 }
 
-// The same for bytes, in every table (T is not used). workspace: 4 * p.pattern elements.
+// The same for bytes, in every table (T is not used). workspace: 2 * p.pattern elements.
 template <typename T>
 void add_shift_to_bytes(const ColorShift<uint8_t, ByteShift>& p, int64_t first, int64_t last,
                         uint8_t* workspace) {
+  const int64_t cycle = p.layout.cycle;
+  uint8_t* const add = workspace;
+  uint8_t* const subtract = workspace + p.pattern;
   int64_t written = -1;
-  bool by_parity = false;
-  const uint8_t* const add = workspace;
-  const uint8_t* const subtract = add + p.pattern;
+  bool tables = false;
   for (int64_t index = first; index < last; ++index) {
     const ShiftTask task = shift_task(p, index);
     const int64_t row = task.row % p.shift_rows;
+    const ByteShift* const shifts = p.shifts + row * cycle;
     if (row != written) {
-      const ByteShift* const shifts = p.shifts + row * p.layout.cycle;
-      by_parity = write_byte_patterns(shifts, p.layout.cycle, p.pattern, workspace);
+      tables = false;
+      for (int64_t c = 0; c < cycle; ++c) {
+        add[c] = shifts[c].add;
+        subtract[c] = shifts[c].subtract;
+        tables = tables || shifts[c].table != nullptr;
+      }
+      repeat(cycle, p.pattern, add);
+      repeat(cycle, p.pattern, subtract);
+      written = row;
     }
-    written = row;
+    if (tables) {
+      look_bytes_up(p, shifts, task);
+      continue;
+    }
     for (int64_t i = task.start; i < task.end; i += p.pattern) {
       const int64_t count = task.end - i < p.pattern ? task.end - i : p.pattern;
-      if (by_parity) {
-        shift_bytes_by_parity(count, p.input + i, add, subtract, subtract + p.pattern,
-                              subtract + 2 * p.pattern, p.output + i);
-      } else {
-        shift_bytes(count, p.input + i, add, subtract, p.output + i);
-      }
+      shift_bytes(count, p.input + i, add, subtract, p.output + i);
     }
   }
 }
