@@ -33,9 +33,10 @@ class RandomColorPCA(v2.Transform):
 
     To every pixel of an image, P (α ⊙ λ) with α drawn from N(0, std²) once for each image and use.
     What counts as one image: a PIL image; a tensor or ``tv_tensors.Image`` of (C, H, W); each of a
-    batch, (..., C, H, W); a whole ``tv_tensors.Video`` clip, (..., T, C, H, W). All images of one sample
-    (the two of a stereo pair, say) share the draw; boxes, masks and labels are left alone. As everywhere in
-    torchvision's v2, a plain tensor is an image only where it is the first and there is no other image.
+    batch, (..., C, H, W); a whole ``tv_tensors.Video`` clip, (..., T, C, H, W). All images of one
+    sample (the two of a stereo pair, say) share the draw; boxes, masks and labels are left alone. As
+    everywhere in torchvision's v2, a plain tensor is an image only where it is the first and there is
+    no other image.
     The alpha channel of a PIL image stays as it is.
 
     Args:

@@ -125,9 +125,7 @@ def test_a_crop_of_an_image_read_by_pixels():
     photograph = bytes_of(40, 50, 3).movedim(-1, 0)  # as PIL and NumPy have it
     crop = photograph[:, 3:20, 7:29]
     alphas = torch.randn(3)
-    assert torch.equal(
-        functional.color_pca(crop, basis(), EIGENVALUES, torch.zeros(3)), crop
-    )
+    assert torch.equal(functional.color_pca(crop, basis(), EIGENVALUES, torch.zeros(3)), crop)
     P = basis()
     assert torch.equal(
         functional.color_pca(crop, P, EIGENVALUES, alphas),
@@ -140,8 +138,13 @@ def test_it_is_the_papers_formula(shape):
     input, P = torch.rand(shape, dtype=torch.double), basis()
     alphas = torch.randn(*shape[:-3], 3, dtype=torch.double)
     images = input.view(-1, *shape[-3:])
-    exact = [reference.color_pca(i, P, EIGENVALUES, a) for i, a in zip(images, alphas.view(-1, 3), strict=True)]
-    assert_close(functional.color_pca(input, P, EIGENVALUES, alphas), torch.stack(exact).view(shape), 1e-15)
+    exact = [
+        reference.color_pca(i, P, EIGENVALUES, a)
+        for i, a in zip(images, alphas.view(-1, 3), strict=True)
+    ]
+    assert_close(
+        functional.color_pca(input, P, EIGENVALUES, alphas), torch.stack(exact).view(shape), 1e-15
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 13, 130])
@@ -159,7 +162,9 @@ def test_any_number_of_channels(channels, layout, cpu_capability):
 def test_parameters_of_different_dtypes_are_taken_as_they_are():
     input, P = torch.rand(2, 3, 4, 4), basis()
     mixed = functional.color_pca(input, P, EIGENVALUES.float(), torch.ones(3).bfloat16())
-    torch.testing.assert_close(mixed, functional.color_pca(input, P.float(), EIGENVALUES, torch.ones(3)))
+    torch.testing.assert_close(
+        mixed, functional.color_pca(input, P.float(), EIGENVALUES, torch.ones(3))
+    )
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 3, 0, 5), (3, 0, 0), (2, 0, 4, 4)], ids=str)
@@ -435,7 +440,9 @@ def test_moments_of_any_number_of_channels(channels, cpu_capability):
     sums, products = ops.color_moments(input.contiguous(memory_format=torch.channels_last))
     assert torch.equal(products.double(), pixels @ pixels.mT)
     mean, around = ops.color_moments(input.float() / 255)
-    torch.testing.assert_close(around / pixels.shape[1], torch.cov(pixels / 255, correction=0).view_as(around))
+    torch.testing.assert_close(
+        around / pixels.shape[1], torch.cov(pixels / 255, correction=0).view_as(around)
+    )
     torch.testing.assert_close(mean, sums.double() / pixels.shape[1] / 255)
 
 
@@ -477,9 +484,13 @@ def test_a_bad_argument_is_named(change, message):
 
 
 def test_bad_arguments_of_the_other_operations_are_named():
-    with pytest.raises(RuntimeError, match="color_pca_shift_gradient: grad_output: expected a floating"):
+    with pytest.raises(
+        RuntimeError, match="color_pca_shift_gradient: grad_output: expected a floating"
+    ):
         ops.color_pca_shift_gradient(bytes_of(3, 2, 2))
-    with pytest.raises(RuntimeError, match="color_pca_shift_gradient: grad_output: expected at least 3"):
+    with pytest.raises(
+        RuntimeError, match="color_pca_shift_gradient: grad_output: expected at least 3"
+    ):
         ops.color_pca_shift_gradient(torch.zeros(3))
     with pytest.raises(RuntimeError, match="color_moments: input: expected uint8 or"):
         ops.color_moments(torch.zeros(3, 2, 2).int())

@@ -154,8 +154,8 @@ def test_photographs_vary_most_in_brightness():
 
 
 def test_imagenets_constants_are_variances_on_the_unit_interval():
-    """The global deviations measured in pytorch/vision#1439; the well-known 0.229, 0.224, 0.225 are means of
-    the deviations inside each image, and smaller."""
+    """The global deviations measured in pytorch/vision#1439. The well-known 0.229, 0.224, 0.225 are
+    means of the deviations inside each image, and smaller."""
     measured = torch.tensor([0.2806, 0.2736, 0.2877]).double()
     implied = covariance(ColorPCA.imagenet()).diagonal().sqrt()
     torch.testing.assert_close(implied, measured, rtol=0.02, atol=0)
@@ -228,7 +228,11 @@ def test_what_is_no_colour_statistics_is_refused(arguments, message):
         ([torch.full((3, 2, 2), float("inf"))], ValueError, "NaN or infinite"),
         ([], ValueError, "expected images with at least one pixel, got none"),
         ([torch.zeros(3, 0, 5)], ValueError, "at least one pixel, got none"),
-        ([MIXED[0], torch.zeros(4, 2, 2, dtype=torch.uint8)], ValueError, "3 channels as before, got 4"),
+        (
+            [MIXED[0], torch.zeros(4, 2, 2, dtype=torch.uint8)],
+            ValueError,
+            "3 channels as before, got 4",
+        ),
         ([MIXED[0].int()], TypeError, "expected images of uint8, or floating point"),
         (["a path"], TypeError, "expected images .* got str"),
         ([numpy.zeros((4, 4), dtype=numpy.uint8)], TypeError, "at least 3 dimensions"),

@@ -12,7 +12,10 @@ from cnn_ext.transforms import ColorPCA, LabelSafe, RandomColorPCA, Symmetries
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
-        (v2.RandomHorizontalFlip(), "RandomHorizontalFlip: unsafe by rule 'digits', mirror image: a mirrored 2"),
+        (
+            v2.RandomHorizontalFlip(),
+            "RandomHorizontalFlip: unsafe by rule 'digits', mirror image: a mirrored 2",
+        ),
         (v1.RandomHorizontalFlip(), "RandomHorizontalFlip: unsafe by rule 'digits', mirror image"),
         (v2.RandomVerticalFlip(), "RandomVerticalFlip: unsafe by rule 'digits', upside down: a 6 .* 9"),
         (v2.RandomRotation(180), "rotation by up to 180°, more than 15°: a half turn makes 6 of 9"),
@@ -84,10 +87,13 @@ class RandomHorizontalFlip(Mine):
     """Has the name of one that is known."""
 
 
-@pytest.mark.parametrize("transform", [Mine(), RandomHorizontalFlip(), v2.Lambda(lambda x: x), lambda x: x],
-                         ids=["own", "namesake", "Lambda", "function"])  # fmt: skip
+@pytest.mark.parametrize(
+    "transform",
+    [Mine(), RandomHorizontalFlip(), v2.Lambda(lambda x: x), lambda x: x],
+    ids=["own", "namesake", "Lambda", "function"],
+)
 def test_what_is_unknown_is_refused_unless_it_is_trusted(transform):
-    with pytest.raises(ValueError, match="unknown to LabelSafe; .* trusted="):
+    with pytest.raises(ValueError, match=r"unknown to LabelSafe; .* trusted="):
         LabelSafe(v2.Compose([v2.ToImage(), transform]), "aerial")
     LabelSafe(v2.Compose([v2.ToImage(), transform]), "digits", trusted=(type(transform),))
 
@@ -96,7 +102,9 @@ def test_rules_of_ones_own():
     clocks = Symmetries("clocks", False, False, 5.0, {"mirror image": "time runs backwards"})
     with pytest.raises(ValueError, match="rule 'clocks', mirror image: time runs backwards"):
         LabelSafe(v2.RandomHorizontalFlip(), clocks)
-    with pytest.raises(ValueError, match="rule 'clocks', rotation by up to 6°, more than 5°: changes the"):
+    with pytest.raises(
+        ValueError, match="rule 'clocks', rotation by up to 6°, more than 5°: changes the"
+    ):
         LabelSafe(v2.RandomRotation(6), clocks)
 
 

@@ -25,8 +25,11 @@ def photograph(height=300, width=400):
 
 
 @pytest.mark.parametrize("preset", [alexnet_train, vgg_train])
-@pytest.mark.parametrize("image", [photograph(), Image.new("RGB", (400, 300)), tv_tensors.Image(photograph())],
-                         ids=["tensor", "pil", "Image"])  # fmt: skip
+@pytest.mark.parametrize(
+    "image",
+    [photograph(), Image.new("RGB", (400, 300)), tv_tensors.Image(photograph())],
+    ids=["tensor", "pil", "Image"],
+)
 def test_training_presets_give_a_float_patch(preset, image):
     patch, label = preset()(image, 3)
     assert (patch.shape, patch.dtype, label) == ((3, 224, 224), torch.float32, 3)
@@ -73,7 +76,9 @@ def test_the_ten_crops_are_corners_and_middle_and_their_mirror_images():
     crops = alexnet_eval(**PLAIN)(image)
     assert crops.shape == (10, 3, 224, 224)
     scaled = image / 255
-    corners = [scaled[:, y : y + 224, x : x + 224] for y, x in ((0, 0), (0, 32), (32, 0), (32, 32), (16, 16))]
+    corners = [
+        scaled[:, y : y + 224, x : x + 224] for y, x in ((0, 0), (0, 32), (32, 0), (32, 32), (16, 16))
+    ]
     for i, corner in enumerate(corners):
         torch.testing.assert_close(crops[i], corner)
         torch.testing.assert_close(crops[i + 5], v2.functional.hflip(scaled)[:, *_place(i)])

@@ -1,4 +1,4 @@
-"""RandomColorPCA: the distribution of its shifts, what it draws for what, workers; the classic mistakes."""
+"""RandomColorPCA: the distribution of its shifts, kinds of samples, workers; the classic mistakes."""
 
 import math
 
@@ -170,7 +170,9 @@ def test_an_image_of_a_batch_has_its_own_draw_and_a_clip_has_one():
     assert len(batch.flatten(0, 1).flatten(1).unique(dim=0)) == 24
     clips = transform()(tv_tensors.Video(frames))
     assert isinstance(clips, tv_tensors.Video)
-    assert torch.equal(clips.as_subclass(torch.Tensor), clips[:, :1].expand(4, 6, 3, 2, 2).as_subclass(torch.Tensor))
+    assert torch.equal(
+        clips.as_subclass(torch.Tensor), clips[:, :1].expand(4, 6, 3, 2, 2).as_subclass(torch.Tensor)
+    )
     assert len(clips[:, 0].flatten(1).unique(dim=0)) == 4
 
 
@@ -291,7 +293,9 @@ def test_its_numbers_are_buffers_and_it_prints_them():
 
 
 def test_it_works_inside_a_composition():
-    pipeline = v2.Compose([v2.ToImage(), v2.RandomHorizontalFlip(), transform(), v2.ToDtype(torch.float32, scale=True)])
+    pipeline = v2.Compose(
+        [v2.ToImage(), v2.RandomHorizontalFlip(), transform(), v2.ToDtype(torch.float32, scale=True)]
+    )
     assert pipeline(Image.new("RGB", (6, 5), (90, 90, 90))).shape == (3, 5, 6)
 
 
