@@ -146,6 +146,23 @@ class RandomColorPCA(v2.Transform):
                 self.generator.manual_seed(int.from_bytes(digest, "big") >> 1)
         return self.generator
 
+    # A torch.Generator pickles its state as a tensor in shared memory, which is gone before a spawned
+    # worker has opened it; so it travels as bytes.
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if self.generator is not None:
+            bits = self.generator.get_state().numpy().tobytes()
+            state["generator"] = (str(self.generator.device), bits)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["generator"] is not None:
+            device, bits = state["generator"]
+            generator = torch.Generator(device)
+            generator.set_state(torch.frombuffer(bytearray(bits), dtype=torch.uint8))
+            state = {**state, "generator": generator}
+        super().__setstate__(state)
+
     def extra_repr(self) -> str:
         """The arguments, eigenvalues (or their roots) first."""
         scale = ", ".join(f"{value:.4g}" for value in self.scale.tolist())

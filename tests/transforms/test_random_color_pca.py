@@ -1,6 +1,8 @@
 """RandomColorPCA: the distribution of its shifts, kinds of samples, workers; the classic mistakes."""
 
+import copy
 import math
+import pickle
 
 import numpy
 import pytest
@@ -237,6 +239,16 @@ def test_without_a_generator_torchs_global_one_decides():
     first = draw(torch.zeros(3, 2, 2))
     torch.manual_seed(3)
     assert torch.equal(draw(torch.zeros(3, 2, 2)), first)
+
+
+@pytest.mark.parametrize("copy", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))],
+                         ids=["deepcopy", "pickle"])  # fmt: skip
+def test_a_copy_draws_what_the_original_will(copy):
+    original, image = transform(seed=5), torch.zeros(3, 2, 2)
+    original(image)
+    twin = copy(original)
+    assert torch.equal(twin(image), original(image))
+    assert twin.generator.initial_seed() == 5
 
 
 class Black(Dataset):
