@@ -265,7 +265,12 @@ at most 3/4; got a sum of 4390. Of colours on 0 to 255? Divide eigenvalues by 65
 
 
 def _double(values: Tensor | list) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.double).detach().cpu().clone()
+    return (
+        torch.as_tensor(values, dtype=torch.double)
+        .detach()
+        .cpu()
+        .clone(memory_format=torch.contiguous_format)
+    )
 
 
 def _check(vectors: Tensor, values: Tensor, mean: Tensor | None) -> None:

@@ -108,7 +108,7 @@ no digit, or the other one
                     f"got {symmetries!r}"
                 )
             symmetries = SYMMETRIES[symmetries]
-        for part in _parts(transform, trusted):
+        for part in parts_of(transform, trusted):
             for change, degrees in _changes(part):
                 objection = symmetries.objection(change, degrees)
                 if objection is not None:
@@ -138,7 +138,7 @@ HARMLESS = {
 CONTAINERS = {"Compose", "LabelSafe", "RandomApply", "RandomChoice", "RandomOrder", "Sequential"}
 
 
-def _parts(transform: Any, trusted: tuple[type, ...]) -> Iterator[Any]:
+def parts_of(transform: Any, trusted: tuple[type, ...] = ()) -> Iterator[Any]:
     """The transforms that do something, from inside compositions."""
     if isinstance(transform, trusted):
         return
@@ -146,7 +146,7 @@ def _parts(transform: Any, trusted: tuple[type, ...]) -> Iterator[Any]:
         inner = getattr(transform, "transforms", None) or getattr(transform, "transform", None)
         parts = transform.children() if inner is None else inner
         for part in parts if hasattr(parts, "__iter__") else [parts]:
-            yield from _parts(part, trusted)
+            yield from parts_of(part, trusted)
     else:
         yield transform
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
+
+from cnn_ext.transforms.label_safe import parts_of
 
 MANIFEST = "manifest.json"
 
@@ -139,10 +141,10 @@ def _claim(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _refuse_generators(transform: Callable) -> None:
-    for module in transform.modules() if isinstance(transform, nn.Module) else []:
-        if isinstance(getattr(module, "generator", None), torch.Generator):
+    for part in parts_of(transform):
+        if isinstance(getattr(part, "generator", None), torch.Generator):
             raise ValueError(
-                f"transform: {type(module).__name__} has a generator of its own, whose draws depend on "
+                f"transform: {type(part).__name__} has a generator of its own, whose draws depend on "
                 "what was computed before; leave it out and pass seed="
             )
 
