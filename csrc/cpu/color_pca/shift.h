@@ -1,8 +1,8 @@
 // Adds one colour to every pixel of an image (Krizhevsky, Sutskever and Hinton 2012, section 4.1),
 // and its transpose, the sum of all pixels. Included by isa/*.cpp.
 //
-// The shifts of a row are written out once as a pattern long enough for plain loops over contiguous
-// memory, which the compiler vectorises: (N, C, H, W) and (N, H, W, C) are the same code.
+// Plain loops over contiguous memory, which the compiler vectorises. Where channels take turns,
+// their shifts are written out once as a pattern of whole cache lines.
 
 // Writes `cycle` values again and again, `count` cells in all; the first `cycle` are there already.
 template <typename T>
@@ -11,6 +11,12 @@ inline void repeat(int64_t cycle, int64_t count, T* cells) {
     const int64_t more = count - done < done ? count - done : done;
     __builtin_memcpy(cells + done, cells, more * sizeof(T));
   }
+}
+
+// y = x + shift, one shift for all
+template <typename T>
+inline void shift_cells_alike(int64_t count, const T* __restrict x, T shift, T* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = x[i] + shift;
 }
 
 // y = x + shift
@@ -25,6 +31,11 @@ inline uint8_t shifted_byte(uint8_t x, uint8_t add, uint8_t subtract) {
   const auto room = static_cast<uint8_t>(255 - add);
   const auto sum = static_cast<uint8_t>((x < room ? x : room) + add);
   return static_cast<uint8_t>((sum > subtract ? sum : subtract) - subtract);
+}
+
+inline void shift_bytes_alike(int64_t count, const uint8_t* __restrict x, uint8_t add,
+                              uint8_t subtract, uint8_t* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = shifted_byte(x[i], add, subtract);
 }
 
 inline void shift_bytes(int64_t count, const uint8_t* __restrict x, const uint8_t* __restrict add,
@@ -52,6 +63,11 @@ void add_shift(const ColorShift<T, T>& p, int64_t first, int64_t last, T* worksp
     const ShiftTask task = shift_task(p, index);
     const int64_t row = task.row % p.shift_rows;
     const T* const shifts = p.shifts + row * p.layout.cycle;
+    if (p.layout.cycle == 1) {
+      shift_cells_alike(task.end - task.start, p.input + task.start, shifts[0],
+                        p.output + task.start);
+      continue;
+    }
     if (row != written) {
       for (int64_t c = 0; c < p.layout.cycle; ++c) workspace[c] = shifts[c];
       repeat(p.layout.cycle, p.pattern, workspace);
@@ -91,6 +107,11 @@ void add_shift_to_bytes(const ColorShift<uint8_t, ByteShift>& p, int64_t first, 
     const ShiftTask task = shift_task(p, index);
     const int64_t row = task.row % p.shift_rows;
     const ByteShift* const shifts = p.shifts + row * cycle;
+    if (cycle == 1 && shifts[0].table == nullptr) {
+      shift_bytes_alike(task.end - task.start, p.input + task.start, shifts[0].add,
+                        shifts[0].subtract, p.output + task.start);
+      continue;
+    }
     if (row != written) {
       tables = false;
       for (int64_t c = 0; c < cycle; ++c) {
