@@ -2,14 +2,25 @@
 
 :mod:`cnn_ext.functional` and :mod:`cnn_ext.nn` are twins of ``torch.nn.functional`` and
 ``torch.nn``; :mod:`cnn_ext.ops` has the operations as ``torch.autograd.Function``;
-:mod:`cnn_ext.models` has reference networks built of them.
+:mod:`cnn_ext.transforms` has colour PCA and the augmentations around it; :mod:`cnn_ext.models` has
+reference networks built of them.
 """
 
 from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
-from cnn_ext import functional, matrix, models, nn, ops
+from cnn_ext import functional, matrix, models, nn, ops, transforms
 from cnn_ext.functional import default_algorithm
 from cnn_ext.models.convert import convert, revert
 
 __version__ = "0.1.0"
 
-__all__ = ["convert", "default_algorithm", "functional", "matrix", "models", "nn", "ops", "revert"]
+__all__ = [
+    "convert",
+    "default_algorithm",
+    "functional",
+    "matrix",
+    "models",
+    "nn",
+    "ops",
+    "revert",
+    "transforms",
+]

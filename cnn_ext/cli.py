@@ -41,6 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--json", action="store_true", help="print the report as JSON")
     command.set_defaults(run=_demo)
 
+    command = commands.add_parser(
+        "fit-pca", help="the principal components of the colours of a folder of images"
+    )
+    command.add_argument("folder", type=Path, help="searched with all folders inside")
+    command.add_argument("--out", type=Path, default=Path("runs/color_pca.json"),
+                         help="for ColorPCA.load; default: runs/color_pca.json")  # fmt: skip
+    command.add_argument("--show", action="store_true", help="draw what it does, beside --out as PNG")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.set_defaults(run=_fit_pca)
+
     options = parser.parse_args(arguments)
     return options.run(options)
 
@@ -74,4 +84,24 @@ def _demo(options: argparse.Namespace) -> int:
     print(json.dumps(report) if options.json else demo.table(report))
     if not options.json:
         print(f"\nWritten: {options.out / 'demo.json'} and {options.out / 'demo.png'}")
+    return 0
+
+
+def _fit_pca(options: argparse.Namespace) -> int:
+    try:
+        from cnn_ext.training import colors
+    except ModuleNotFoundError as missing:
+        print(
+            f"fit-pca needs {missing.name}. Type: pip install --no-build-isolation '.[train]'",
+            file=sys.stderr,
+        )
+        return 1
+    try:
+        report = colors.run(options.folder, options.out, options.show)
+    except (OSError, ValueError) as wrong:
+        print(wrong, file=sys.stderr)
+        return 1
+    print(json.dumps(report, indent=1) if options.json else colors.table(report))
+    for path in report["unreadable"]:
+        print(f"left out, unreadable: {path}", file=sys.stderr)
     return 0

@@ -108,3 +108,43 @@ def local_response_norm(
                         total = total + input[n, j, h, w] ** 2
                     output[n, i, h, w] = input[n, i, h, w] / (k + alpha * total) ** beta
     return output
+
+
+def color_pca(input: Tensor, eigenvectors: Tensor, eigenvalues: Tensor, alphas: Tensor) -> Tensor:
+    """Colour PCA of one image, pixel by pixel (Krizhevsky et al. 2012, section 4.1).
+
+    Args:
+        input: (C, H, W), colours on [0, 1].
+        eigenvectors: (C, C), one in each column.
+        eigenvalues, alphas: (C,).
+
+    Example:
+        >>> grey, values = torch.full((3, 1, 1), 0.5), torch.tensor([0.2, 0.1, 0.0])
+        >>> color_pca(grey, torch.eye(3), values, torch.tensor([1.0, 0, 0])).flatten()
+        tensor([0.7000, 0.5000, 0.5000])
+    """
+    C, H, W = input.shape
+    output = input.clone()
+    for k in range(C):  # along the k-th principal axis
+        for c in range(C):
+            for h in range(H):
+                for w in range(W):
+                    output[c, h, w] += eigenvectors[c, k] * alphas[k] * eigenvalues[k]
+    return output
+
+
+def color_covariance(images: Sequence[Tensor]) -> Tensor:
+    """The covariance of the colours of all pixels of all images, pixel by pixel.
+
+    Args:
+        images: each (C, H, W).
+
+    Example:
+        >>> color_covariance([torch.tensor([[[0.0, 1.0]], [[0.0, 1.0]]])])
+        tensor([[0.2500, 0.2500],
+                [0.2500, 0.2500]])
+    """
+    pixels = [image[:, h, w] for image in images
+              for h in range(image.shape[1]) for w in range(image.shape[2])]  # fmt: skip
+    mean = torch.stack(pixels).mean(0)
+    return torch.stack([torch.outer(pixel - mean, pixel - mean) for pixel in pixels]).mean(0)

@@ -40,9 +40,10 @@ std::vector<std::string> kernel_slots() {
 }
 
 // What "auto" means for a convolution over (height, width): its name.
-std::string chosen_algorithm(bool single, std::array<int64_t, 4> input, std::array<int64_t, 4> weight,
-                             std::array<int64_t, 2> stride, std::array<int64_t, 4> padding,
-                             std::array<int64_t, 2> dilation, int64_t groups) {
+std::string chosen_algorithm(bool single, std::array<int64_t, 4> input,
+                             std::array<int64_t, 4> weight, std::array<int64_t, 2> stride,
+                             std::array<int64_t, 4> padding, std::array<int64_t, 2> dilation,
+                             int64_t groups) {
   cpu::Convolution c{};
   c.N = input[0];
   c.G = groups;

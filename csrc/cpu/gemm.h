@@ -3,10 +3,9 @@
 //
 //   tile (rows, kCols)  (+)=  a (rows, k)  @  b (k, kCols)
 //
-// a: row-major, `lda` elements from row to row, or, where `Transposed`, column-major, `lda` elements
-// from step to step; b: packed, kCols elements from step to step,
-// 64-byte aligned; tile: packed, kCols elements from row to row, 64-byte aligned. 1 <= rows <=
-// kRows.
+// a: row-major, `lda` elements from row to row, or, where `Transposed`, column-major, `lda`
+// elements from step to step; b: packed, kCols elements from step to step, 64-byte aligned; tile:
+// packed, kCols elements from row to row, 64-byte aligned. 1 <= rows <= kRows.
 
 template <typename T>
 struct Tile {
@@ -55,14 +54,18 @@ void multiply(int rows, int64_t k, const T* a, int64_t lda, const T* b, T* tile,
   using Function = void (*)(int64_t, const T*, int64_t, const T*, T*, bool);
 #if CNN_EXT_VECTOR_REGISTERS == 32
   static constexpr Function kByRows[] = {
-      multiply_rows<T, 1, Transposed>,  multiply_rows<T, 2, Transposed>,  multiply_rows<T, 3, Transposed>,  multiply_rows<T, 4, Transposed>,
-      multiply_rows<T, 5, Transposed>,  multiply_rows<T, 6, Transposed>,  multiply_rows<T, 7, Transposed>,  multiply_rows<T, 8, Transposed>,
-      multiply_rows<T, 9, Transposed>,  multiply_rows<T, 10, Transposed>, multiply_rows<T, 11, Transposed>, multiply_rows<T, 12, Transposed>,
+      multiply_rows<T, 1, Transposed>,  multiply_rows<T, 2, Transposed>,
+      multiply_rows<T, 3, Transposed>,  multiply_rows<T, 4, Transposed>,
+      multiply_rows<T, 5, Transposed>,  multiply_rows<T, 6, Transposed>,
+      multiply_rows<T, 7, Transposed>,  multiply_rows<T, 8, Transposed>,
+      multiply_rows<T, 9, Transposed>,  multiply_rows<T, 10, Transposed>,
+      multiply_rows<T, 11, Transposed>, multiply_rows<T, 12, Transposed>,
       multiply_rows<T, 13, Transposed>, multiply_rows<T, 14, Transposed>};
 #else
-  static constexpr Function kByRows[] = {multiply_rows<T, 1, Transposed>, multiply_rows<T, 2, Transposed>,
-                                         multiply_rows<T, 3, Transposed>, multiply_rows<T, 4, Transposed>,
-                                         multiply_rows<T, 5, Transposed>, multiply_rows<T, 6, Transposed>};
+  static constexpr Function kByRows[] = {
+      multiply_rows<T, 1, Transposed>, multiply_rows<T, 2, Transposed>,
+      multiply_rows<T, 3, Transposed>, multiply_rows<T, 4, Transposed>,
+      multiply_rows<T, 5, Transposed>, multiply_rows<T, 6, Transposed>};
 #endif
   kByRows[rows - 1](k, a, lda, b, tile, accumulate);
 }

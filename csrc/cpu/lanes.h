@@ -1,5 +1,5 @@
-// Between memory in any layout and vectors of channels: a block of cells is turned so that the lanes
-// of a vector are one of its axes. Included by isa/*.cpp (see vec.h).
+// Between memory in any layout and vectors of channels: a block of cells is turned so that the
+// lanes of a vector are one of its axes. Included by isa/*.cpp (see vec.h).
 
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
@@ -13,10 +13,10 @@
 template <typename T, int Step, int... Lane>
 inline void exchange_blocks(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, Lane...>) {
   constexpr int kLanes = Vec<T>::kLanes;
-  const auto low = __builtin_shufflevector(a.lanes, b.lanes,
-                                           (Lane & Step ? kLanes + Lane - Step : Lane)...);
-  const auto high = __builtin_shufflevector(a.lanes, b.lanes,
-                                            (Lane & Step ? kLanes + Lane : Lane + Step)...);
+  const auto low =
+      __builtin_shufflevector(a.lanes, b.lanes, (Lane & Step ? kLanes + Lane - Step : Lane)...);
+  const auto high =
+      __builtin_shufflevector(a.lanes, b.lanes, (Lane & Step ? kLanes + Lane : Lane + Step)...);
   a.lanes = low;
   b.lanes = high;
 }

@@ -480,8 +480,7 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
   const int64_t part_sums = plan.panels * panel_sums;
   const Tensor sums = with_huge_pages(
       at::empty({at_once ? threads * panel_sums : parts * part_sums}, result.options()));
-  const Tensor memory =
-      at::empty({parts * tiles_size + threads * gradient_size}, result.options());
+  const Tensor memory = at::empty({parts * tiles_size + threads * gradient_size}, result.options());
   T* const all_tiles = memory.mutable_data_ptr<T>();
   for (int64_t g = 0; g < shape.G; ++g) {
     const auto run = [&](int64_t first_part, int64_t last_part) {
@@ -637,9 +636,12 @@ template <typename T>
 void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, const T* input,
              const T* weight, const T* bias, T* output, const Tensor& like) {
   switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
-    case Algorithm::direct: return direct(shape, input, weight, bias, output, like);
-    case Algorithm::winograd: return winograd(shape, input, weight, bias, output, like);
-    default: return implicit_gemm(simplify(shape, false), input, weight, bias, output, like);
+    case Algorithm::direct:
+      return direct(shape, input, weight, bias, output, like);
+    case Algorithm::winograd:
+      return winograd(shape, input, weight, bias, output, like);
+    default:
+      return implicit_gemm(simplify(shape, false), input, weight, bias, output, like);
   }
 }
 
@@ -660,8 +662,10 @@ template <typename T>
 void weight_gradient(std::optional<Algorithm> named, const cpu::Convolution& shape,
                      const T* grad_output, const T* input, const Tensor& result) {
   switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
-    case Algorithm::direct: return direct_weight_gradient(shape, grad_output, input, result);
-    case Algorithm::winograd: return winograd_weight_gradient(shape, grad_output, input, result);
+    case Algorithm::direct:
+      return direct_weight_gradient(shape, grad_output, input, result);
+    case Algorithm::winograd:
+      return winograd_weight_gradient(shape, grad_output, input, result);
     default:
       return implicit_gemm_weight_gradient(simplify(shape, false), grad_output, input, result);
   }

@@ -1,5 +1,5 @@
-// Which algorithm serves which convolution: what "auto" means. A function of the shape and the dtype
-// alone, never of a timing, so that results do not change from run to run.
+// Which algorithm serves which convolution: what "auto" means. A function of the shape and the
+// dtype alone, never of a timing, so that results do not change from run to run.
 #pragma once
 
 #include "geometry.h"
@@ -10,10 +10,14 @@ enum class Algorithm { im2col, implicit_gemm, winograd, direct };
 
 inline const char* name_of(Algorithm algorithm) {
   switch (algorithm) {
-    case Algorithm::im2col: return "im2col";
-    case Algorithm::winograd: return "winograd";
-    case Algorithm::direct: return "direct";
-    default: return "implicit_gemm";
+    case Algorithm::im2col:
+      return "im2col";
+    case Algorithm::winograd:
+      return "winograd";
+    case Algorithm::direct:
+      return "direct";
+    default:
+      return "implicit_gemm";
   }
 }
 

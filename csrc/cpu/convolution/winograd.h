@@ -3,17 +3,17 @@
 // and tiles are carried to 6 x 6 cells, multiplied as 36 matrix products over the channels, and the
 // sums carried back. Included by isa/*.cpp (see vec.h).
 //
-// The points are 0, +-sqrt(1/2), +-sqrt(2) and infinity: float32 errors half those of the textbook's
-// 0, +-1, +-2. As m + r is the same for all, one transform of input tiles serves 3 x 3 filters
-// (m = 4), 5 x 5 filters (m = 2) and their weight gradients, where the r cells are the outputs and
-// the gradient's m x m tile plays the filter. docs/convolution.md derives it.
+// The points are 0, +-sqrt(1/2), +-sqrt(2) and infinity: float32 errors half those of the
+// textbook's 0, +-1, +-2. As m + r is the same for all, one transform of input tiles serves 3 x 3
+// filters (m = 4), 5 x 5 filters (m = 2) and their weight gradients, where the r cells are the
+// outputs and the gradient's m x m tile plays the filter. docs/convolution.md derives it.
 
 constexpr int kSide = 6;  // cells of a transformed tile along each axis
 static_assert(kSide * kSide == kTileCells);
 constexpr int64_t kStripTiles = 8;  // neighbouring tiles gathered at once: a strip stays in L1
 constexpr int64_t kStripCells = kStripTiles * 4 + 2;
 constexpr int64_t kChannelBlock = 64;  // channels between two visits to the sums
-constexpr int64_t kTileBlock = 56;      // tiles between two visits to a weight gradient's sums
+constexpr int64_t kTileBlock = 56;     // tiles between two visits to a weight gradient's sums
 
 // One axis of the transforms, over vectors of channels. `spread` is B^T d, `evaluate` G g, and
 // `collect` A^T s.
@@ -136,8 +136,8 @@ inline void move_row(const Plane& plane, int64_t y, int64_t x, int64_t cells, in
                      std::conditional_t<Write, const T*, T*> strip) {
   constexpr int64_t kLanes = Vec<T>::kLanes;
   const Place row = place_on(plane.axis[0], y);
-  const bool inside = row.image >= 0 && row.image < plane.axis[0].images &&
-                      row.index < plane.size[0];
+  const bool inside =
+      row.image >= 0 && row.image < plane.axis[0].images && row.index < plane.size[0];
   for (int64_t j = 0; j < cells;) {
     const Place at = place_on(plane.axis[1], x + j);
     const int64_t image = row.image * plane.axis[1].images + at.image;
@@ -159,8 +159,8 @@ inline void move_row(const Plane& plane, int64_t y, int64_t x, int64_t cells, in
   }
 }
 
-// Neighbouring tiles of a block, at most kStripTiles: the tile of the block that is first, and where
-// its first output cell lies on the plane.
+// Neighbouring tiles of a block, at most kStripTiles: the tile of the block that is first, and
+// where its first output cell lies on the plane.
 struct TileRun {
   int64_t first, count, y, x;
 };
@@ -194,7 +194,8 @@ inline void gather_filters(const Convolution& shape, const T* weight, int64_t la
                            T* staged) {
   constexpr int64_t kLanes = Vec<T>::kLanes;
   const int64_t r = shape.filter[1], taps = r * r;
-  const int64_t step = shape.weight.c, row = shape.weight.spatial[1], cell = shape.weight.spatial[2];
+  const int64_t step = shape.weight.c, row = shape.weight.spatial[1],
+                cell = shape.weight.spatial[2];
   const int64_t lane = shape.weight.k;
   if (lane != 1 && row == r * cell && (cell == 1 || cell == -1)) {
     const T* first = cell == 1 ? weight : weight - (taps - 1);
@@ -222,7 +223,8 @@ inline void gather_filters(const Convolution& shape, const T* weight, int64_t la
   }
 }
 
-// The transformed filters of one panel, for channels first <= c < last: to[cell][c - first][filter].
+// The transformed filters of one panel, for channels first <= c < last: to[cell][c -
+// first][filter].
 template <typename T, int R>
 void evaluate_filters(const WinogradForward<T>& p, int64_t g, int64_t panel, int64_t first,
                       int64_t last, T* to, int64_t to_cell) {
@@ -338,9 +340,10 @@ void collect_output(const WinogradForward<T>& p, int64_t g, int64_t block, int64
     const int64_t k = panel * kCols + half;
     const int64_t lanes = shape.K - k < kLanes ? shape.K - k : kLanes;
     if (lanes <= 0) return;
-    const V bias = p.bias == nullptr
-                       ? Vec<T>::zero().lanes
-                       : Vec<T>::load(p.bias + g * shape.K + k, Vec<T>::Mask::range(0, lanes)).lanes;
+    const V bias =
+        p.bias == nullptr
+            ? Vec<T>::zero().lanes
+            : Vec<T>::load(p.bias + g * shape.K + k, Vec<T>::Mask::range(0, lanes)).lanes;
     T* output = p.output + g * shape.output.g + k * shape.output.c;
     const T* sums = from + half;
     for (int64_t tile = 0; tile < tiles;) {

@@ -1,0 +1,176 @@
+"""``RandomColorPCA``: colour PCA as a ``torchvision.transforms.v2`` transform.
+
+All that is random in colour PCA is drawn here; the operation itself is deterministic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import numpy
+import PIL.Image
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from cnn_ext import functional
+from cnn_ext.transforms.color_pca import ColorPCA
+
+SCALINGS = ("eigenvalue", "stdev")
+PIL_MODES = ("RGB", "RGBA", "L", "LA", "CMYK")
+
+
+def _is_pure(value: Any) -> bool:
+    return isinstance(value, Tensor) and not isinstance(value, tv_tensors.TVTensor)
+
+
+class RandomColorPCA(v2.Transform):
+    """Adds a random multiple of each principal component of colour to a whole image.
+
+    To every pixel of an image, P (α ⊙ λ) with α drawn from N(0, std²) once for each image and use.
+    What counts as one image: a PIL image; a tensor or ``tv_tensors.Image`` of (C, H, W); each of a
+    batch, (..., C, H, W); a whole ``tv_tensors.Video`` clip, (..., T, C, H, W). All images of one
+    sample (the two of a stereo pair, say) share the draw; boxes, masks and labels are left alone. As
+    everywhere in torchvision's v2, a plain tensor is an image only where it is the first and there is
+    no other image.
+    The alpha channel of a PIL image stays as it is.
+
+    Args:
+        pca: of the training set. ``ColorPCA.fit`` or ``ColorPCA.imagenet()``.
+        std: standard deviation of α; 0.1 in the paper.
+        p: probability with which an image is changed at all (drawn for each image of a batch).
+        scaling: ``"eigenvalue"``, α λ as the paper has it, or ``"stdev"``, α √λ as its released code
+            does, which is some two to fifteen times as much (docs/color_pca.md).
+        generator: for reproducibility apart from torch's global generator. In a ``DataLoader``'s worker
+            it starts anew from its seed, the worker and the epoch, so that workers draw differently.
+            The loader's seed of the epoch is part of that: seed the loader too (``generator=``, or
+            ``torch.manual_seed``).
+
+    Raises:
+        ValueError: at construction, an argument out of its range.
+        RuntimeError: an image has another number of channels than ``pca``.
+
+    Source: A. Krizhevsky, I. Sutskever and G. Hinton, "ImageNet classification with deep convolutional
+    neural networks" (2012), section 4.1.
+
+    Example:
+        >>> transform = RandomColorPCA(ColorPCA.imagenet(), p=1.0)
+        >>> transform(torch.zeros(3, 224, 224, dtype=torch.uint8)).shape
+        torch.Size([3, 224, 224])
+    """
+
+    _transformed_types = (_is_pure, PIL.Image.Image, tv_tensors.Image, tv_tensors.Video)
+
+    def __init__(
+        self,
+        pca: ColorPCA,
+        std: float = 0.1,
+        p: float = 0.5,
+        scaling: str = "eigenvalue",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(pca, ColorPCA):
+            raise TypeError(f"pca: expected a ColorPCA, got {type(pca).__name__}")
+        if not (math.isfinite(std) and std >= 0):
+            raise ValueError(f"std: expected a finite number of at least 0, got {std}")
+        if not 0 <= p <= 1:
+            raise ValueError(f"p: expected a probability, got {p}")
+        if scaling not in SCALINGS:
+            raise ValueError(f"scaling: expected one of {SCALINGS}, got {scaling!r}")
+        self.std, self.p, self.scaling, self.generator = std, p, scaling, generator
+        scale = pca.eigenvalues if scaling == "eigenvalue" else pca.eigenvalues.sqrt()
+        self.register_buffer("eigenvectors", pca.eigenvectors.clone())
+        self.register_buffer("scale", scale.clone())
+        self._seeded_for: tuple[int, int] | None = None
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """One draw for each image, by the shape of the batch: images of one sample share theirs."""
+        shapes = dict.fromkeys(_batch_shape(image) for image in flat_inputs)
+        return {"alphas": {shape: self._draw(shape) for shape in shapes}}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """The image, of the same type."""
+        alphas = params["alphas"][_batch_shape(inpt)]
+        if isinstance(inpt, PIL.Image.Image):
+            return self._transform_pil(inpt, alphas)
+        if isinstance(inpt, tv_tensors.Video):  # all frames of a clip
+            alphas = alphas.unsqueeze(-2).expand(*inpt.shape[:-3], -1)
+        image = inpt.as_subclass(Tensor)
+        self._check_channels(image.shape[-3], f"a tensor of shape {tuple(image.shape)}")
+        return tv_tensors.wrap(self._shift(image, alphas), like=inpt)
+
+    def _transform_pil(self, image: PIL.Image.Image, alphas: Tensor) -> PIL.Image.Image:
+        if image.mode not in PIL_MODES:
+            raise RuntimeError(
+                f"RandomColorPCA: expected a PIL image of mode {', '.join(PIL_MODES)}, got {image.mode}"
+            )
+        bands = len(image.getbands())
+        colours = bands - image.mode.endswith("A")
+        self._check_channels(colours, f"a PIL image of mode {image.mode}")
+        array = numpy.array(image)  # a copy, changed in place
+        pixels = torch.from_numpy(array.reshape(*array.shape[:2], bands)).movedim(-1, -3)
+        pixels[:colours] = self._shift(pixels[:colours], alphas)
+        return PIL.Image.frombytes(image.mode, image.size, array.tobytes())
+
+    def _shift(self, image: Tensor, alphas: Tensor) -> Tensor:
+        vectors, scale, alphas = (t.to(image.device) for t in (self.eigenvectors, self.scale, alphas))
+        return functional.color_pca(image, vectors, scale, alphas)
+
+    def _check_channels(self, channels: int, what: str) -> None:
+        if channels != len(self.scale):
+            raise RuntimeError(
+                f"RandomColorPCA: expected {len(self.scale)} channels, those of pca, got {what}"
+            )
+
+    def _draw(self, shape: tuple[int, ...]) -> Tensor:
+        """(*shape, C) of α; zero where an image is to stay as it is."""
+        generator = self._generator()
+        device = "cpu" if generator is None else generator.device
+        options: dict[str, Any] = {"generator": generator, "dtype": torch.double, "device": device}
+        alphas = self.std * torch.randn(*shape, len(self.scale), **options)
+        return torch.where(torch.rand(*shape, 1, **options) < self.p, alphas, 0.0)
+
+    def _generator(self) -> torch.Generator | None:
+        worker = get_worker_info()
+        if self.generator is not None and worker is not None:
+            life = (worker.id, worker.seed)  # the seed is another in every epoch
+            if self._seeded_for != life:
+                self._seeded_for = life
+                text = f"{self.generator.initial_seed()} {worker.id} {worker.seed}"
+                digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+                self.generator.manual_seed(int.from_bytes(digest, "big") >> 1)
+        return self.generator
+
+    # A torch.Generator pickles its state as a tensor in shared memory, which is gone before a spawned
+    # worker has opened it; so it travels as bytes.
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if self.generator is not None:
+            bits = self.generator.get_state().numpy().tobytes()
+            state["generator"] = (str(self.generator.device), bits)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["generator"] is not None:
+            device, bits = state["generator"]
+            generator = torch.Generator(device)
+            generator.set_state(torch.frombuffer(bytearray(bits), dtype=torch.uint8))
+            state = {**state, "generator": generator}
+        super().__setstate__(state)
+
+    def extra_repr(self) -> str:
+        """The arguments, eigenvalues (or their roots) first."""
+        scale = ", ".join(f"{value:.4g}" for value in self.scale.tolist())
+        return f"[{scale}], std={self.std}, p={self.p}, scaling={self.scaling!r}"
+
+
+def _batch_shape(image: Any) -> tuple[int, ...]:
+    """The axes along which images differ: none of a single image or clip."""
+    if isinstance(image, PIL.Image.Image):
+        return ()
+    return tuple(image.shape[: -4 if isinstance(image, tv_tensors.Video) else -3])
