@@ -71,10 +71,10 @@ def convolution_algorithm(
 ) -> str:
     """The algorithm that ``algorithm="auto"`` means for a two-dimensional convolution on the CPU.
 
-    A function of the shape and the dtype, never of a timing, so that results do not change from run to
-    run: ``"direct"`` for depthwise convolution with at most 64 filter cells; ``"winograd"`` for float32,
-    3 x 3 and 5 x 5 filters at stride 1 and dilation 1, at least 16 channels and 16 filters to a group,
-    and maps large enough that its tiles save a third of the multiplications; otherwise
+    A function of the shape and the dtype, never of a timing, so that results do not change from run
+    to run: ``"direct"`` for depthwise convolution with at most 64 filter cells; ``"winograd"`` for
+    float32, 3 x 3 and 5 x 5 filters at stride 1 and dilation 1, at least 16 channels and 16 filters
+    to a group, and maps large enough that its tiles save a third of the multiplications; otherwise
     ``"implicit_gemm"``.
 
     Args:

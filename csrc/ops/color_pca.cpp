@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../cpu/kernels.h"
+#include "memory.h"
 
 namespace cnn_ext {
 namespace {
@@ -227,6 +228,7 @@ Tensor color_pca_cpu(const Tensor& input, const Tensor& eigenvectors, const Tens
                      const Tensor& alphas) {
   Tensor output = check_color_pca(input, eigenvectors, eigenvalues, alphas);
   if (input.numel() == 0) return output;
+  with_huge_pages(output);
   if (at::isReducedFloatingType(input.scalar_type())) {  // computed in float32, rounded once
     return output.copy_(color_pca_cpu(input.to(at::kFloat), eigenvectors, eigenvalues, alphas));
   }

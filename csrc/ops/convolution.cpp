@@ -400,9 +400,7 @@ WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, int64_t
   };
   WinogradCut cut{plan(own_block), false};
   const int64_t filters = cpu::kTileCells * shape.C * shape.K;
-  if (threads == 1 || (filters <= kOwnFilters && cut.plan.blocks * shape.G >= threads)) {
-    return cut;
-  }
+  if (filters <= kOwnFilters && cut.plan.blocks * shape.G >= threads) return cut;
   const int64_t most = kWinogradMemory * threads / (cpu::kTileCells * (shape.C + 32 * threads));
   return {plan(std::max<int64_t>(most, own_block)), true};
 }

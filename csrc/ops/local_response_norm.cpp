@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "../cpu/kernels.h"
+#include "memory.h"
 
 namespace cnn_ext {
 namespace {
@@ -207,7 +208,7 @@ void run(const Arguments& arguments, const Tensor& input, const Tensor& grad_out
 
 // bfloat16 and float16 are computed in float32, where a square cannot overflow, and rounded once.
 Tensor dispatch(const Arguments& arguments, const Tensor& input, const Tensor& grad_output) {
-  Tensor result = at::empty_like(input);
+  Tensor result = with_huge_pages(at::empty_like(input));
   if (input.numel() == 0) return result;
   if (at::isReducedFloatingType(input.scalar_type())) {
     const Tensor g = grad_output.defined() ? grad_output.to(at::kFloat) : Tensor();
