@@ -10,8 +10,8 @@ import cnn_ext
 def assert_twins(build, image, loss, rtol, later=None, dtype=torch.double, steps=10, lr=1e-3):
     """Outputs, loss, every gradient, and so many steps of SGD agree within ``rtol`` of their scale.
 
-    ``later`` is the bound after the first step, where training has amplified the rounding; ``rtol`` if
-    not given. ``build(layers)`` gives the network; dropout is drawn alike for both, for their modules are alike.
+    ``later`` is the bound of gradients, which jump where a ReLU's input rounds to the other side of
+    zero, and of all after the first step, which has amplified that; ``rtol`` if not given. ``build(layers)`` gives the network; dropout is drawn alike for both.
     """
     ours = build(cnn_ext.nn).to(dtype)
     theirs = build(torch.nn).to(dtype)
@@ -35,7 +35,7 @@ def assert_twins(build, image, loss, rtol, later=None, dtype=torch.double, steps
         close(value, other_value, bound, f"loss of step {step}")
         if step == 0:
             gradients = [{n: p.grad for n, p in m.named_parameters()} for m in (ours, theirs)]
-            layers_close(*gradients, rtol, "gradient of")
+            layers_close(*gradients, later or rtol, "gradient of")
         for optimizer in optimizers:
             optimizer.step()
     layers_close(ours.state_dict(), theirs.state_dict(), later or rtol, "after the last step,")
