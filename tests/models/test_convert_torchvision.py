@@ -45,7 +45,7 @@ def build(name, module=torchvision.models):
 
 
 def results(model, image):
-    """All outputs, the image's gradient and every parameter's, of one random functional of the outputs."""
+    """All outputs, and the gradients of one random functional of them in image and parameters."""
     torch.manual_seed(0)
     image = image.clone().requires_grad_()
     model.zero_grad()

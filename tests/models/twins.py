@@ -11,7 +11,8 @@ def assert_twins(build, image, loss, rtol, later=None, dtype=torch.double, steps
     """Outputs, loss, every gradient, and so many steps of SGD agree within ``rtol`` of their scale.
 
     ``later`` is the bound of gradients, which jump where a ReLU's input rounds to the other side of
-    zero, and of all after the first step, which has amplified that; ``rtol`` if not given. ``build(layers)`` gives the network; dropout is drawn alike for both.
+    zero, and of all after the first step, which has amplified that; ``rtol`` if not given.
+    ``build(layers)`` gives the network; dropout is drawn alike for both.
     """
     ours = build(cnn_ext.nn).to(dtype)
     theirs = build(torch.nn).to(dtype)
