@@ -107,7 +107,7 @@ class _Walk(torch.fx.Interpreter):
             if window := _window(module, size):
                 return _through(fields[0], *window)
             return None
-        known = n.target in MEETINGS or n.op == "call_method" and n.target in ("add", "relu", "mul")
+        known = n.target in MEETINGS or (n.op == "call_method" and n.target in ("add", "relu", "mul"))
         return _union(fields) if known else None
 
 

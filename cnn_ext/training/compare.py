@@ -1,27 +1,41 @@
-"""Two builds of one network, measured against each other and against float64."""
+"""Two builds of one network, measured against each other and against float64.
+
+:func:`compare` takes any network apart: it runs it in float64 on torch's layers, keeps what goes into
+every layer and the gradient that comes back, and gives exactly these to our layer, to torch's and to
+torch's in float64. So each layer answers for itself alone, and the first that is wrong is the first in
+the table. :func:`layer_errors`, for the demonstration, lets errors run through the network instead.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import html
+import json
+import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.flop_counter import FlopCounterMode
+
+from cnn_ext import functional, nn
+from cnn_ext.models.convert import convert, left_alone, revert
+from cnn_ext.nn.convolution import _Convolution
+from cnn_ext.receptive_field import follow
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-
-@dataclass(frozen=True)
-class LayerErrors:
-    """Relative rms errors against float64 of one layer, within the whole network."""
-
-    layer: str
-    output: float | None
-    grad_output: float | None  # of the loss in the layer's output
-    grad_weight: float | None  # None: the layer has no weight
+# A layer parts from torch's where its error against float64 is more than FACTOR times torch's own and
+# more than FLOOR roundings: sums of a few thousand terms in another order stay well below both.
+FACTOR, FLOOR = 10.0, 32.0
 
 
 def relative_error(value: Tensor, exact: Tensor) -> float:
@@ -36,73 +50,545 @@ def relative_error(value: Tensor, exact: Tensor) -> float:
     return 0.0 if not exact.any() and not value.any() else error.item()
 
 
-def layer_errors(
-    network: torch.nn.Module, exact: torch.nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]
-) -> list[LayerErrors]:
-    """The error of each layer's output and gradients, over one batch.
+@dataclass(frozen=True)
+class Measured:
+    """One build of one layer, or of the whole network."""
+
+    output_error: float  # relative rms against float64, of the worst tensor; gradients alike
+    input_gradient_error: float | None  # None: nothing there has a gradient
+    weight_gradient_error: float | None
+    seconds: float  # forward and backward, median
+    kept_bytes: int  # tensors kept for the backward pass, weights aside
+
+    def errors(self) -> list[float]:
+        """Those there are."""
+        all_ = (self.output_error, self.input_gradient_error, self.weight_gradient_error)
+        return [error for error in all_ if error is not None]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the table."""
+
+    name: str
+    kind: str
+    algorithm: str | None  # what computes it here; None: torch does, it has no twin here
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    parameters: int
+    flops: int  # of the forward pass, two for a multiplication and an addition
+    receptive_field: tuple[int, ...] | None
+    ours: Measured
+    torch: Measured
+    parts: bool  # our error is beyond bounds
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times faster than torch's; None for a layer that is torch's own."""
+        return self.torch.seconds / self.ours.seconds if self.algorithm else None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`compare` found. Prints as a table; also a data frame, a picture, HTML, JSON."""
+
+    model: str
+    device: str
+    dtype: str
+    threads: int
+    tf32: str
+    layers: list[Layer]
+    ours: Measured
+    torch: Measured
+    parameters: int
+    left_alone: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def first_parting(self) -> str | None:
+        """The name of the first layer whose error is beyond bounds; None if all are within."""
+        return next((layer.name for layer in self.layers if layer.parts), None)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table, flat: one dictionary for each layer and one for the total."""
+        rows = [
+            {
+                **{k: v for k, v in asdict(layer).items() if k not in ("ours", "torch")},
+                **_flat(layer.ours, layer.torch),
+                "ratio": layer.ratio,
+            }
+            for layer in self.layers
+        ]
+        total = {"name": "total", "kind": self.model, "parameters": self.parameters,
+                 "flops": sum(layer.flops for layer in self.layers),
+                 **_flat(self.ours, self.torch),
+                 "ratio": self.torch.seconds / self.ours.seconds}  # fmt: skip
+        return [*rows, {**dict.fromkeys(rows[0] if rows else ()), **total}]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in what JSON has."""
+        return {
+            "model": self.model, "device": self.device, "dtype": self.dtype,
+            "threads": self.threads, "tf32": self.tf32, "first_parting": self.first_parting,
+            "left_alone": self.left_alone, "rows": self.rows(),
+        }  # fmt: skip
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as text; an error that is not a number is null."""
+        return json.dumps(_finite(self.to_dict()), indent=1)
+
+    def to_dataframe(self):
+        """The rows as a pandas data frame."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=170, no_color=True, force_terminal=False)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get().rstrip()
+
+    def __rich__(self):
+        from rich.console import Group
+        from rich.table import Table
+
+        table = Table(title=self._title(), caption=self._verdict(), row_styles=["", "dim"])
+        for i, head in enumerate(HEADS):
+            table.add_column(head, justify="left" if i < 3 else "right", no_wrap=True)
+        for row in self.rows():
+            style = "bold red" if row["parts"] else "bold" if row["name"] == "total" else None
+            table.add_row(*_cells(row), style=style, end_section=row is self.rows()[-1])
+        return Group(table)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in HEADS)
+        body = "".join(
+            f"<tr{' style=color:red' if row['parts'] else ''}>"
+            + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row))
+            + "</tr>"
+            for row in self.rows()
+        )
+        return (
+            f"<table><caption>{html.escape(self._title())}</caption><thead><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table><p>{html.escape(self._verdict())}</p>"
+        )
+
+    def plot(self):
+        """Errors and times by layer: a matplotlib figure."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(max(7, 0.35 * len(self.layers)), 7), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True)
+        names = [layer.name for layer in self.layers]
+        for build, mark in (("ours", "o"), ("torch", "x")):
+            of_build = [getattr(layer, build) for layer in self.layers]
+            above.plot(names, [max(m.errors(), default=0.0) for m in of_build], mark, label=build)
+            below.plot(names, [1e3 * m.seconds for m in of_build], mark, label=build)
+        above.set(yscale="log", ylabel="worst relative error", title=self._title())
+        below.set(yscale="log", ylabel="forward and backward, ms")
+        below.tick_params(axis="x", rotation=90)
+        for ax in (above, below):
+            ax.legend()
+            ax.grid(alpha=0.3)
+        return figure
+
+    def _title(self) -> str:
+        return f"{self.model}, {self.dtype}, {self.device}, {self.threads} threads, TF32 {self.tf32}"
+
+    def _verdict(self) -> str:
+        if self.first_parting is None:
+            verdict = "Every layer is within bounds."
+        else:
+            verdict = f"The first layer beyond bounds is {self.first_parting}."
+        alone = "".join(f" Left alone: {name}: {why}." for name, why in self.left_alone.items())
+        return verdict + alone
+
+
+HEADS = ("layer", "kind", "algorithm", "input", "output", "field", "parameters", "MFLOP",
+         "output error", "torch's", "input grad", "torch's", "weight grad", "torch's",
+         "ms", "torch's", "ratio", "kept MiB", "torch's")  # fmt: skip
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    def shape(value):
+        return "" if value is None else "x".join(map(str, value))
+
+    def number(value, form):
+        return "" if value is None else format(value, form)
+
+    cells = [row["name"], row["kind"], row["algorithm"] or ""]
+    cells += [shape(row["input_shape"]), shape(row["output_shape"]), shape(row["receptive_field"])]
+    cells += [number(row["parameters"], ","), number(row["flops"] / 1e6, ",.1f")]
+    for key in ("output_error", "input_gradient_error", "weight_gradient_error"):
+        cells += [number(row[key], ".1e"), number(row[f"torch_{key}"], ".1e")]
+    cells += [f"{1e3 * row['seconds']:.2f}", f"{1e3 * row['torch_seconds']:.2f}"]
+    cells += [number(row["ratio"], ".2f")]
+    return cells + [f"{row[key] / 2**20:.2f}" for key in ("kept_bytes", "torch_kept_bytes")]
+
+
+def _flat(ours: Measured, theirs: Measured) -> dict[str, Any]:
+    return {**asdict(ours), **{f"torch_{key}": value for key, value in asdict(theirs).items()}}
+
+
+def _finite(value):
+    """JSON has neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def compare(model: torch.nn.Module, x: Any, *, rounds: int = 5, progress: bool | None = None) -> Report:
+    """Any network on our layers and on torch's, layer by layer, against float64.
 
     Args:
-        network: in float32.
-        exact: the same network on operations to trust, with the same keys; its weights are replaced
-            by the network's, in float64.
-        loss: of output and labels.
-        batch: images and labels.
+        model: of torch's layers, of ours, or of both; a copy is measured, in evaluation mode.
+        x: its input, or a tuple of its inputs; of the model's dtype, on its device.
+        rounds: timed runs of each layer and build, which take turns; the median counts.
+        progress: a bar on the terminal; by default where there is one.
+
+    Returns:
+        A :class:`Report`. Errors are relative, root mean square. A layer is every module that calls no
+        other: of one called more than once, its last call. On CUDA, TF32 is off for both builds.
+
+    Example:
+        >>> from cnn_ext.models import lenet5
+        >>> report = compare(lenet5(), torch.randn(2, 1, 32, 32), rounds=1, progress=False)
+        >>> [layer.name for layer in report.layers if layer.algorithm]
+        ['c1', 'c3', 'c5']
+        >>> report.first_parting is None and report.ours.output_error < 1e-6
+        True
     """
-    exact = copy.deepcopy(exact).double()
-    exact.load_state_dict(network.state_dict())
-    images, labels = batch
-    ours = _record(network, loss, images, labels)
-    theirs = _record(exact, loss, images.double(), labels)
+    inputs = x if isinstance(x, tuple) else (x,)
+    if not any(isinstance(value, Tensor) and value.is_floating_point() for value in inputs):
+        raise ValueError(f"x: expected a floating point tensor or a tuple with one, got {x!r}")
+    if rounds < 1:
+        raise ValueError(f"rounds: expected at least 1, got {rounds}")
+    with warnings.catch_warnings(record=True):  # what is left alone is in the report
+        warnings.simplefilter("always")
+        ours = convert(model).eval()
+        theirs = on_torch(model).eval()
+        alone = left_alone(model)
+    for parameter in (*ours.parameters(), *theirs.parameters()):
+        parameter.requires_grad_(parameter.is_floating_point())
+    with _exact_arithmetic(), _bar(progress) as step:
+        calls = _calls(theirs, inputs)
+        fields = _receptive_fields(theirs, inputs)
+        layers = []
+        for name, call in calls.items():
+            step(name, len(calls) + 1)
+            at = {"name": name, "field": fields.get(name), "rounds": rounds}
+            layers.append(_layer(ours.get_submodule(name), theirs.get_submodule(name), call, **at))
+        step("the whole network", len(calls) + 1)
+        total = _measure([ours, theirs], _double(theirs), Call(inputs, {}, None), rounds)
+    sample = next(v for v in inputs if isinstance(v, Tensor) and v.is_floating_point())
+    return Report(
+        model=type(model).__name__,
+        device=str(sample.device),
+        dtype=str(sample.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        tf32="off",
+        layers=layers,
+        ours=total[0],
+        torch=total[1],
+        parameters=sum(p.numel() for p in model.parameters()),
+        left_alone=alone,
+    )
 
-    def errors(name: str) -> list[float | None]:
-        pairs = zip(ours[name], theirs[name], strict=True)
-        return [None if a is None or b is None else relative_error(a, b) for a, b in pairs]
 
-    return [LayerErrors(name, *errors(name)) for name in ours]
+@dataclass
+class Call:
+    """What a layer was called with, and the gradients that came back to its outputs."""
 
-
-def _record(network, loss, images, labels) -> dict[str, list[Tensor | None]]:
-    """Of every child that was called: its last output, and gradients of the loss there."""
-    network = copy.deepcopy(network)
-    outputs: dict[str, Tensor] = {}
-
-    def hook(name: str):
-        def record(_module, _inputs, output):
-            output.retain_grad()
-            outputs[name] = output
-
-        return record
-
-    for name, module in network.named_children():
-        module.register_forward_hook(hook(name))
-    loss(network(images), labels).backward()
-    weights = dict(network.named_parameters())
-    return {
-        name: [output.detach(), output.grad, getattr(weights.get(f"{name}.weight"), "grad", None)]
-        for name, output in outputs.items()
-    }
+    arguments: tuple
+    keywords: dict
+    gradients: list[Tensor | None] | None  # None: draw them
 
 
-def step_seconds(
-    networks: Sequence[torch.nn.Module],
-    loss: Loss,
-    batch: tuple[Tensor, Tensor],
-    rounds: int = 100,
-) -> list[float]:
-    """The median time of a training step – forward, backward, SGD – of each network.
+def _calls(model: torch.nn.Module, inputs: tuple) -> dict[str, Call]:
+    """The calls of every layer within the network in float64, in the dtype of the inputs."""
+    dtype = next(v.dtype for v in inputs if isinstance(v, Tensor) and v.is_floating_point())
+    exact = _double(model)
+    calls: dict[str, Call] = {}
+    inside: list[bool] = []  # for each module that is being called: has it called another?
 
-    The networks take turns, so that all of them meet the machine in the same state.
+    def before(_module, arguments, keywords):
+        if inside:
+            inside[-1] = True
+        inside.append(False)
+
+    def after(name):
+        def hook(_module, arguments, keywords, output):
+            if inside.pop() or not any(map(_differentiable, tree_leaves(output))):
+                return
+            tensors = [t for t in tree_leaves(output) if isinstance(t, Tensor)]
+            call = Call(*kept.pop(name), [None] * len(tensors))
+            calls.pop(name, None)  # the order is that of the last calls
+            calls[name] = call
+            for i, tensor in enumerate(tensors):
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda g, i=i: call.gradients.__setitem__(i, g.to(dtype)))
+
+        return hook
+
+    kept: dict[str, tuple] = {}
+
+    def keep(name):  # before anything in place touches them
+        def hook(_module, arguments, keywords):
+            kept[name] = tree_map(lambda v: _as(v, dtype), (arguments, keywords))
+
+        return hook
+
+    for name, module in exact.named_modules():
+        module.register_forward_pre_hook(before, with_kwargs=True)
+        module.register_forward_pre_hook(keep(name), with_kwargs=True)
+        module.register_forward_hook(after(name), with_kwargs=True)
+    outputs = exact(*(_leaf(v, torch.double) for v in inputs))
+    _backward(outputs, None)
+    return {name: call for name, call in calls.items() if name}
+
+
+def on_torch(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy on torch's operations alone, also where torch has no layer for what ours does."""
+    model = revert(model)
+    for module in model.modules():
+        if isinstance(module, _Convolution):
+            module.__class__ = type(f"Padded{type(module).__name__}", (_Padded, type(module)), {})
+        elif isinstance(module, nn.LocalResponseNorm):
+            module.__class__ = _AnyNorm
+    return model
+
+
+class _Padded(_Convolution):
+    """Pads as ours does, then convolves as torch does."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        padded = F.pad(input, self.padding_of(input.shape[-self.axes :]), mode)
+        convolve = getattr(F, f"conv{self.axes}d")
+        return convolve(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+
+
+class _AnyNorm(nn.LocalResponseNorm):
+    """Local response normalisation of any kind, of torch's own operations."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = input.movedim(self.channel_dim, 1) if self.region == "channels" else input
+        axes = input.dim() - 2 if self.region == "spatial" else 0
+        scale = self.size ** (axes or 1) if self.alpha_scaling == "sum" else 1
+        if self.region == "channels":
+            y = F.local_response_norm(x, self.size, scale * self.alpha, self.beta, self.k)
+            return y.movedim(1, self.channel_dim)
+        mean = getattr(F, f"avg_pool{axes}d")(x.square(), self.size, 1, self.size // 2)
+        return x / (self.k + scale * self.alpha * mean) ** self.beta
+
+
+def _layer(ours, theirs, call: Call, name: str, field, rounds: int) -> Layer:
+    swapped = type(ours) is not type(theirs)
+    exact = _double(theirs)
+    builds = [ours, theirs] if swapped else [theirs]
+    measured = _measure(builds, exact, call, rounds)
+    ours_, theirs_ = measured[0], measured[-1]
+    eps = torch.finfo(next(v.dtype for v in tree_leaves(call.arguments) if _differentiable(v))).eps
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        output = theirs(*tree_map(lambda v: _as(v, None), call.arguments), **call.keywords)
+    shapes = [tuple(t.shape) for t in tree_leaves((call.arguments, output)) if isinstance(t, Tensor)]
+    return Layer(
+        name=name,
+        kind=type(theirs).__name__.lstrip("_"),
+        algorithm=chosen_algorithm(ours, call) if swapped else None,
+        input_shape=shapes[0],
+        output_shape=shapes[-1],
+        parameters=sum(p.numel() for p in theirs.parameters()),
+        flops=counter.get_total_flops(),
+        receptive_field=field,
+        ours=ours_,
+        torch=theirs_,
+        parts=any(
+            not a <= max(FACTOR * b, FLOOR * eps)  # so that NaN parts
+            for a, b in zip(ours_.errors(), theirs_.errors(), strict=True)
+        ),
+    )
+
+
+def _measure(
+    builds: Sequence[torch.nn.Module], exact: torch.nn.Module, call: Call, rounds: int
+) -> list[Measured]:
+    """Errors against the exact build, times in turns, and what is kept for the backward pass."""
+    right = _run(exact, call, torch.double)
+    seconds: list[list[float]] = [[] for _ in builds]
+    results = [_run(build, call, None) for build in builds]
+    for _ in range(rounds):
+        for build, times in zip(builds, seconds, strict=True):
+            times.append(_run(build, call, None).seconds)
+
+    def error(mine: list[Tensor | None], true: list[Tensor | None]) -> float | None:
+        pairs = [(a, b) for a, b in zip(mine, true, strict=True) if a is not None and b is not None]
+        return max((relative_error(a, b) for a, b in pairs), key=_nan_is_worst, default=None)
+
+    return [
+        Measured(
+            output_error=error(result.outputs, right.outputs) or 0.0,
+            input_gradient_error=error(result.inputs, right.inputs),
+            weight_gradient_error=_together(result.weights, right.weights)
+            if call.gradients is None
+            else error(result.weights, right.weights),
+            seconds=statistics.median(times),
+            kept_bytes=result.kept,
+        )
+        for result, times in zip(results, seconds, strict=True)
+    ]
+
+
+def _nan_is_worst(error: float) -> float:
+    return math.inf if math.isnan(error) else error
+
+
+def _together(mine: list[Tensor | None], true: list[Tensor | None]) -> float | None:
+    """One error of all weights: within a network, some gradients are zero but for rounding."""
+    pairs = [(a, b) for a, b in zip(mine, true, strict=True) if a is not None and b is not None]
+    if not pairs:
+        return None
+    return relative_error(*(torch.cat([t.double().flatten() for t in side]) for side in zip(*pairs)))  # noqa: B905
+
+
+@dataclass
+class _Result:
+    outputs: list[Tensor | None]
+    inputs: list[Tensor | None]
+    weights: list[Tensor | None]
+    seconds: float
+    kept: int
+
+
+def _run(module: torch.nn.Module, call: Call, dtype: torch.dtype | None) -> _Result:
+    """One forward and backward pass."""
+    arguments, keywords = tree_map(lambda v: _leaf(v, dtype), (call.arguments, call.keywords))
+    leaves = [v for v in tree_leaves((arguments, keywords)) if _differentiable(v)]
+    # In-place layers may not write to leaves.
+    arguments, keywords = tree_map(
+        lambda v: v.clone() if _differentiable(v) else v, (arguments, keywords)
+    )
+    weights = {p.data_ptr(): 0 for p in (*module.parameters(), *module.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    module.zero_grad(set_to_none=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        _synchronise(leaves)
+        start = time.perf_counter()
+        outputs = module(*arguments, **keywords)
+    _backward(outputs, call.gradients)
+    _synchronise(leaves)
+    seconds = time.perf_counter() - start
+    tensors = [t.detach() for t in tree_leaves(outputs) if isinstance(t, Tensor)]
+    gradients = [p.grad for p in module.parameters()]
+    result = _Result(list(tensors), [v.grad for v in leaves], gradients, seconds, sum(kept.values()))
+    module.zero_grad(set_to_none=True)
+    return result
+
+
+def _backward(outputs: Any, gradients: list[Tensor | None] | None) -> None:
+    """From the gradients given, or from the same random ones in every dtype."""
+    tensors = [t for t in tree_leaves(outputs) if isinstance(t, Tensor)]
+    if gradients is None:
+        generator = torch.Generator().manual_seed(0)
+        gradients = [torch.randn(t.shape, generator=generator).to(t) for t in tensors]
+    pairs = [
+        (t, g.to(t.dtype))
+        for t, g in zip(tensors, gradients, strict=True)
+        if t.requires_grad and g is not None
+    ]
+    if pairs:
+        torch.autograd.backward(*zip(*pairs, strict=True))
+
+
+def _differentiable(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _as(value: Any, dtype: torch.dtype | None) -> Any:
+    """A copy of a tensor, in another precision if it has one."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().to(dtype if _differentiable(value) else None, copy=True)
+
+
+def _leaf(value: Any, dtype: torch.dtype | None) -> Any:
+    copied = _as(value, dtype)
+    return copied.requires_grad_() if _differentiable(copied) else copied
+
+
+def _double(module: torch.nn.Module) -> torch.nn.Module:
+    return copy.deepcopy(module).double()
+
+
+def _synchronise(tensors: Sequence[Tensor]) -> None:
+    if tensors and tensors[0].is_cuda:
+        torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def _exact_arithmetic() -> Iterator[None]:
+    """TF32 off, in both of its switches, and back as it was."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def _bar(progress: bool | None) -> Iterator[Callable[[str, int], None]]:
+    """A progress bar that is told the name of the next layer and how many there are."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not (
+        console.is_terminal if progress is None else progress)) as bar:  # fmt: skip
+        task = bar.add_task("torch in float64", total=None)
+        done = iter(range(10**9))
+        yield lambda name, total: bar.update(task, description=name, total=total, completed=next(done))
+
+
+def _receptive_fields(model: torch.nn.Module, inputs: tuple) -> dict[str, tuple[int, ...]]:
+    """By arithmetic; none where it cannot follow the network."""
+    if len(inputs) != 1 or not _differentiable(inputs[0]) or inputs[0].dim() < 3:
+        return {}
+    with contextlib.suppress(ValueError):
+        return {name: f.size for name, f in follow(model, inputs[0].shape[1:]).items()}
+    return {}
+
+
+def chosen_algorithm(module: torch.nn.Module, call: Call) -> str:
+    """What ``"auto"`` computes a convolution with.
+
+    The algorithms add in different orders, so that they agree to rounding and seldom to the bit: the
+    one that gives the bits of ``"auto"`` is the one it took. Of several, the first that it prefers.
     """
-    images, labels = batch
-    networks = [copy.deepcopy(network) for network in networks]
-    optimizers = [torch.optim.SGD(network.parameters(), lr=1e-4) for network in networks]
-    seconds: list[list[float]] = [[] for _ in networks]
-    for round_ in range(rounds + 5):
-        for i, (network, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
-            start = time.perf_counter()
-            loss(network(images), labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if round_ >= 5:  # the first few warm up
-                seconds[i].append(time.perf_counter() - start)
-    return [statistics.median(times) for times in seconds]
+    name = getattr(module, "algorithm", None)
+    if not isinstance(module, _Convolution) or not module.weight.dtype.is_floating_point:
+        return name or "fused"
+    if name != "auto":
+        return str(name)
+    preferred = sorted(functional.ALGORITHMS, key=("im2col", "implicit_gemm").__contains__)
+    with torch.no_grad():
+        arguments = call.arguments
+        result = module(*arguments, **call.keywords)
+        for name in preferred[::-1] if module.groups == 1 else preferred:
+            if name == "auto":
+                continue
+            with contextlib.suppress(RuntimeError), functional.default_algorithm(name):
+                if torch.equal(module(*arguments, **call.keywords), result):
+                    return name
+    return "auto"
