@@ -51,6 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=_fit_pca)
 
+    command = commands.add_parser(
+        "compare",
+        help="a network layer by layer: errors against float64, times, memory, beside torch's",
+    )
+    command.add_argument("model", help="of cnn_ext.models or of torchvision, such as vgg16 or resnet50")
+    command.add_argument("--batch", type=_positive, default=1)
+    command.add_argument("--size", type=_positive, default=224, help="of the square images: 224")
+    command.add_argument("--rounds", type=_positive, default=5, help="timed runs of each layer: 5")
+    command.add_argument("--html", type=Path, help="write the table there")
+    command.add_argument("--picture", type=Path, help="draw errors and times there")
+    command.add_argument("--json", action="store_true", help="for a program to read")
+    command.set_defaults(run=_compare)
+
     options = parser.parse_args(arguments)
     return options.run(options)
 
@@ -70,15 +83,42 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0
 
 
+def _needs(missing: ModuleNotFoundError) -> int:
+    print(
+        f"This needs {missing.name}. Type: pip install --no-build-isolation '.[train]'", file=sys.stderr
+    )
+    return 1
+
+
+def _compare(options: argparse.Namespace) -> int:
+    try:
+        import torch
+
+        from cnn_ext.training.compare import compare
+        from cnn_ext.training.networks import build
+    except ModuleNotFoundError as missing:
+        return _needs(missing)
+    try:
+        model, channels = build(options.model, image_size=options.size)
+    except ValueError as error:
+        print(f"cnn-ext compare: {error}", file=sys.stderr)
+        return 2
+    torch.manual_seed(0)
+    images = torch.randn(options.batch, channels, options.size, options.size)
+    report = compare(model, images, rounds=options.rounds)
+    if options.html:
+        options.html.write_text(report._repr_html_())
+    if options.picture:
+        report.plot().savefig(options.picture, dpi=110)
+    print(report.to_json() if options.json else report)
+    return 0
+
+
 def _demo(options: argparse.Namespace) -> int:
     try:
         from cnn_ext.training import demo
     except ModuleNotFoundError as missing:
-        print(
-            f"The demo needs {missing.name}. Type: pip install --no-build-isolation '.[train]'",
-            file=sys.stderr,
-        )
-        return 1
+        return _needs(missing)
     report = demo.run(options.out, options.variant, options.epochs, options.seed)
     print()
     print(json.dumps(report) if options.json else demo.table(report))

@@ -145,22 +145,22 @@ class Report:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=170, no_color=True, force_terminal=False)
+        console = Console(width=230, no_color=True, force_terminal=False)
         with console.capture() as captured:
             console.print(self)
         return captured.get().rstrip()
 
     def __rich__(self):
-        from rich.console import Group
+        from rich import box
         from rich.table import Table
 
-        table = Table(title=self._title(), caption=self._verdict(), row_styles=["", "dim"])
+        table = Table(title=self._title(), caption=self._verdict(), box=box.SIMPLE, pad_edge=False)
         for i, head in enumerate(HEADS):
-            table.add_column(head, justify="left" if i < 3 else "right", no_wrap=True)
+            table.add_column(head, justify="left" if i < 3 else "right")
         for row in self.rows():
             style = "bold red" if row["parts"] else "bold" if row["name"] == "total" else None
-            table.add_row(*_cells(row), style=style, end_section=row is self.rows()[-1])
-        return Group(table)
+            table.add_row(*_cells(row), style=style)
+        return table
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in HEADS)
@@ -206,26 +206,33 @@ class Report:
         return verdict + alone
 
 
-HEADS = ("layer", "kind", "algorithm", "input", "output", "field", "parameters", "MFLOP",
-         "output error", "torch's", "input grad", "torch's", "weight grad", "torch's",
-         "ms", "torch's", "ratio", "kept MiB", "torch's")  # fmt: skip
+HEADS = ("layer", "kind", "algorithm", "output", "field", "parameters", "MFLOP", "output error, torch's",
+         "input gradient", "weight gradient", "ms, torch's", "ratio", "kept MiB, torch's")  # fmt: skip
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
+    """One row as text; errors, times and memory as ours and torch's side by side."""
+
     def shape(value):
         return "" if value is None else "x".join(map(str, value))
 
-    def number(value, form):
-        return "" if value is None else format(value, form)
+    def pair(key, form, scale=1.0):
+        values = row[key], row[f"torch_{key}"]
+        return "" if None in values else " ".join(format(scale * v, form) for v in values)
 
-    cells = [row["name"], row["kind"], row["algorithm"] or ""]
-    cells += [shape(row["input_shape"]), shape(row["output_shape"]), shape(row["receptive_field"])]
-    cells += [number(row["parameters"], ","), number(row["flops"] / 1e6, ",.1f")]
-    for key in ("output_error", "input_gradient_error", "weight_gradient_error"):
-        cells += [number(row[key], ".1e"), number(row[f"torch_{key}"], ".1e")]
-    cells += [f"{1e3 * row['seconds']:.2f}", f"{1e3 * row['torch_seconds']:.2f}"]
-    cells += [number(row["ratio"], ".2f")]
-    return cells + [f"{row[key] / 2**20:.2f}" for key in ("kept_bytes", "torch_kept_bytes")]
+    return [
+        row["name"],
+        row["kind"],
+        row["algorithm"] or "",
+        shape(row["output_shape"]),
+        shape(row["receptive_field"]),
+        f"{row['parameters']:,}",
+        f"{row['flops'] / 1e6:,.1f}",
+        *(pair(f"{what}_error", ".1e") for what in ("output", "input_gradient", "weight_gradient")),
+        pair("seconds", ".2f", 1e3),
+        "" if row["ratio"] is None else f"{row['ratio']:.2f}",
+        pair("kept_bytes", ".2f", 2**-20),
+    ]
 
 
 def _flat(ours: Measured, theirs: Measured) -> dict[str, Any]:
@@ -398,7 +405,7 @@ def _layer(ours, theirs, call: Call, name: str, field, rounds: int) -> Layer:
     shapes = [tuple(t.shape) for t in tree_leaves((call.arguments, output)) if isinstance(t, Tensor)]
     return Layer(
         name=name,
-        kind=type(theirs).__name__.lstrip("_"),
+        kind=type(ours).__name__,
         algorithm=chosen_algorithm(ours, call) if swapped else None,
         input_shape=shapes[0],
         output_shape=shapes[-1],
