@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     command = commands.add_parser(
         "compare",
-        help="a network layer by layer: errors against float64, times, memory, beside torch's",
+        help="a network layer by layer beside torch's: errors against float64, times, memory",
     )
     command.add_argument("model", help="of cnn_ext.models or of torchvision, such as vgg16 or resnet50")
     command.add_argument("--batch", type=_positive, default=1)

@@ -125,8 +125,8 @@ def test_the_first_wrong_layer_is_named_and_those_behind_it_are_not(what, monkey
 
 def test_a_network_is_measured_whichever_layers_it_is_built_of():
     for layers in (cnn_ext.nn, torch.nn):
-        report = report_of(alexnet(width=1 / 16, num_classes=3, image_size=64, layers=layers, init="he"),
-                           torch.randn(1, 3, 64, 64))  # fmt: skip
+        model = alexnet(width=1 / 16, num_classes=3, image_size=64, layers=layers, init="he")
+        report = report_of(model, torch.randn(1, 3, 64, 64))
         swapped = [layer.kind for layer in report.layers if layer.algorithm]
         assert swapped == ["Conv2d", "LocalResponseNorm"] * 2 + ["Conv2d"] * 3
         assert report.first_parting is None
