@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -73,14 +74,10 @@ def evaluation(images: Images, size: int) -> list[v2.Transform]:
     return [v2.Resize([enlarged, enlarged], antialias=True), v2.CenterCrop(size)]
 
 
-def ten_crops(size: int) -> list[v2.Transform]:
+def ten_crops(size: int) -> list[Callable]:
     """Corners, middle, and their mirror images: (10, C, size, size), section 4.1 of the paper."""
     enlarged = size + size // MARGIN
-    return [
-        v2.Resize([enlarged, enlarged], antialias=True),
-        v2.TenCrop(size),
-        v2.Lambda(torch.stack),
-    ]
+    return [v2.Resize([enlarged, enlarged], antialias=True), v2.TenCrop(size), torch.stack]
 
 
 def optimizer(recipe: Recipe, parameters) -> torch.optim.Optimizer:

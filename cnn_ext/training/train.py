@@ -10,7 +10,9 @@ import functools
 import json
 import logging
 import os
+import time
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,7 +139,7 @@ class ImageData(lightning.LightningDataModule):
         """The test images, ten crops of each."""
         return self._tests(recipes.ten_crops(self.size))
 
-    def _tests(self, transforms: list[v2.Transform]) -> DataLoader:
+    def _tests(self, transforms: Sequence[Callable]) -> DataLoader:
         transform = v2.Compose([*transforms, *self.to_float])
         test = images.Mapped(self.data.test, transform)
         return DataLoader(test, batch_size=max(1, 512 // self.size), num_workers=self.workers)
@@ -193,7 +195,9 @@ def run(options: Options, folder: Path, resume: bool = False, progress: bool = T
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         trainer = _trainer(options, recipe, folder, progress)
         checkpoint = folder / "last.ckpt" if resume else None
+        start = time.perf_counter()
         trainer.fit(classifier, module, ckpt_path=checkpoint)
+        seconds = time.perf_counter() - start
         predict = functools.partial(trainer.predict, classifier, weights_only=True)
         outputs, labels = _joined(predict(module.val_dataloader()))
         report = {
@@ -201,6 +205,7 @@ def run(options: Options, folder: Path, resume: bool = False, progress: bool = T
             "parameters": sum(p.numel() for p in model.parameters()),
             "epochs": recipe.epochs,
             "accuracy": (outputs.argmax(1) == labels).double().mean().item(),
+            "seconds": seconds,
             "losses": classifier.losses,
         }
         if options.ten_crop:

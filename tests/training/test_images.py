@@ -14,8 +14,9 @@ from cnn_ext.training import images
 def idx(path, values):
     """The format of MNIST: a magic number, the sizes, the bytes."""
     header = struct.pack(">HBB", 0, 8, values.dim()) + struct.pack(f">{values.dim()}I", *values.shape)
-    with gzip.open(path, "wb") as file:
-        file.write(header + values.byte().numpy().tobytes())
+    content = header + values.byte().numpy().tobytes()
+    path.write_bytes(content)
+    path.with_suffix(".gz").write_bytes(gzip.compress(content))
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
@@ -26,9 +27,7 @@ def test_mnist_files_are_read(name, tmp_path, monkeypatch):
     pictures = torch.randint(0, 256, (5, 28, 28))
     for part in ("train", "t10k"):
         for what, values in (("images-idx3", pictures), ("labels-idx1", torch.arange(5))):
-            idx(raw / f"{part}-{what}-ubyte.gz", values)
-            plain = gzip.open(raw / f"{part}-{what}-ubyte.gz").read()
-            (raw / f"{part}-{what}-ubyte").write_bytes(plain)
+            idx(raw / f"{part}-{what}-ubyte", values)
     data = images.load(name, tmp_path)
     image, label = data.train[3]
     assert torch.equal(image[0].long(), pictures[3])

@@ -37,7 +37,7 @@ def tiny(monkeypatch):
     return data
 
 
-class Interrupted(Exception):
+class PowerCutError(Exception):
     pass
 
 
@@ -47,7 +47,7 @@ def interrupt_in_epoch(monkeypatch, epoch, step):
 
     def training_step(self, batch, index):
         if (self.current_epoch, index) == (epoch, step):
-            raise Interrupted
+            raise PowerCutError
         return before(self, batch, index)
 
     monkeypatch.setattr(Classifier, "training_step", training_step)
@@ -61,7 +61,7 @@ def weights(folder):
 def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(tmp_path, monkeypatch):
     whole = train.run(OPTIONS, tmp_path / "whole", progress=False)
     go_on = interrupt_in_epoch(monkeypatch, 1, 1)
-    with pytest.raises(Interrupted):
+    with pytest.raises(PowerCutError):
         train.run(OPTIONS, tmp_path / "cut", progress=False)
     after_one_epoch = weights(tmp_path / "cut")
     go_on()
@@ -156,7 +156,7 @@ def test_processes_share_an_epoch_between_them():
     whole = list(SeededSampler(11, seed=0))
     halves = [list(SeededSampler(11, seed=0, rank=rank, world=2)) for rank in (0, 1)]
     assert [len(half) for half in halves] == [5, 5]
-    assert sorted(sum(halves, [])) == sorted(whole[:10])
+    assert sorted(halves[0] + halves[1]) == sorted(whole[:10])
 
 
 def test_augmentation_leaves_the_other_random_numbers_alone():
@@ -199,8 +199,8 @@ def test_two_processes_have_the_gradient_of_one_with_the_doubled_batch():
 
 
 def test_the_command_trains_and_resumes_with_the_options_of_the_run(tmp_path, capsys):
-    arguments = ["train", "--model", "lenet5", "--data", "tiny", "--epochs", "1", "--batch-size", "8",
-                 "--image-size", "32", "--accelerator", "cpu", "--out", str(tmp_path), "--json"]  # fmt: skip
+    run = "train --model lenet5 --data tiny --epochs 1 --batch-size 8 --image-size 32 --accelerator cpu"
+    arguments = [*run.split(), "--out", str(tmp_path), "--json"]
     assert cli.main(arguments) == 0
     first = json.loads(capsys.readouterr().out)
     assert first["epochs"] == 1
