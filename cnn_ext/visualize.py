@@ -1,5 +1,4 @@
-"""Pictures: filters, feature maps, loss curves; what colour PCA does. Needs matplotlib."""
-"""Pictures of networks: filters, feature maps, what excites a filter, loss curves. Needs matplotlib."""
+"""Pictures of networks and colours: filters, maps, what excites a filter, curves. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -8,16 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from mpl_toolkits.mplot3d import Axes3D
 from torch import Tensor
 
 from cnn_ext import functional
-from cnn_ext.transforms import ColorPCA
-from matplotlib.patches import Rectangle
-from torch import Tensor
-
 from cnn_ext.matrix import ReceptiveField, receptive_field
 from cnn_ext.receptive_field import follow
+from cnn_ext.transforms import ColorPCA
 
 
 def grid(ax: Axes, images: Tensor, columns: int, title: str) -> None:

@@ -7,7 +7,7 @@ pictures that come with scikit-image and scikit-learn; nothing is downloaded for
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def load(name: str, folder: Path = Path("data")) -> Images:
     if name == "digits":
         return _digits()
     if name == "photographs":
-        return _photographs()
+        return patches(tuple(photographs()))
     if name in DOWNLOADED:
         return _downloaded(name, folder)
     if not Path(name).is_dir():
@@ -145,19 +145,22 @@ def photographs() -> dict[str, Tensor]:
     return {name: torch.tensor(found[name]).permute(2, 0, 1) for name in sorted(found)}
 
 
-def _photographs(train: int = 400, test: int = 100) -> Images:
-    """From which photograph is a patch? So many windows of each; the regions share no pixel."""
+def patches(names: Sequence[str], train: int = 400, test: int = 100) -> Images:
+    """From which of these photographs is a patch? So many windows of each.
+
+    The regions for training and for testing share no pixel.
+    """
     generator = torch.Generator().manual_seed(0)
     parts: list[list[Tensor]] = [[], []]
-    for photograph in photographs().values():
+    for name in names:
+        photograph = photographs()[name]
         for part, count in zip(parts, (train, test), strict=True):
             part += _windows(photograph, count, part is parts[1], generator)
-    names = tuple(photographs())
     train_set, test_set = (
         TensorDataset(torch.stack(part), torch.arange(len(names)).repeat_interleave(count))
         for part, count in zip(parts, (train, test), strict=True)
     )
-    return Images(train_set, test_set, names, 3, 64, mirror=True)
+    return Images(train_set, test_set, tuple(names), 3, 64, mirror=True)
 
 
 def _windows(photograph: Tensor, count: int, test: bool, generator: torch.Generator) -> list[Tensor]:

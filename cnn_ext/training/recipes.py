@@ -38,9 +38,9 @@ RECIPES = {
                       source="Krizhevsky et al. 2012, sections 4.1 and 5"),
     "vgg": Recipe("sgd", 0.01, "steps", 74, 256, milestones=(0.4, 0.7, 0.9), color_pca=True,
                   source="Simonyan and Zisserman 2014, section 3.1"),
-    "alexnet-small": Recipe("adamw", 2e-3, "one-cycle", 30, 64, weight_decay=0.01, color_pca=True,
+    "alexnet-small": Recipe("adamw", 2e-3, "one-cycle", 20, 64, weight_decay=0.01, color_pca=True,
                             init="he", source="of our own, for narrow networks and little data"),
-    "vgg-small": Recipe("adamw", 2e-3, "one-cycle", 20, 64, weight_decay=0.01, color_pca=True,
+    "vgg-small": Recipe("adamw", 2e-3, "one-cycle", 12, 64, weight_decay=0.01, color_pca=True,
                         init="torchvision", source="of our own, for narrow networks and little data"),
 }  # fmt: skip
 
