@@ -253,7 +253,7 @@ def confusion_matrix(labels: Tensor, guesses: Tensor, classes: Sequence[str]) ->
         ax.set_yticks(range(count), classes, fontsize=8)
         for i, j in table.nonzero().tolist():
             dark = table[i, j] > table.max() / 2
-            ax.text(j, i, int(table[i, j]), ha="center", va="center", fontsize=7,
+            ax.text(j, i, str(int(table[i, j])), ha="center", va="center", fontsize=7,
                     color="white" if dark else "black")  # fmt: skip
     return figure
 

@@ -74,10 +74,10 @@ class AlexNet2012(nn.Module):
                 continue
             if scheme == "paper":
                 nn.init.normal_(layer.weight, 0, 0.01)
-                nn.init.constant_(layer.bias, 1.0 if name in ones else 0.0)
+                nn.init.constant_(layer.bias, float(name in ones))  # type: ignore[arg-type]
             else:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, 3, image_size, image_size) to (N, classes) logits."""
@@ -132,7 +132,7 @@ class OneWeirdTrick(nn.Module):
                 layer.reset_parameters()  # torchvision leaves torch's own
                 if scheme == "he":
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                    nn.init.zeros_(layer.bias)
+                    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, classes) logits."""

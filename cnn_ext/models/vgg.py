@@ -87,7 +87,7 @@ class VGG(nn.Module):
                     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 else:
                     nn.init.normal_(layer.weight, 0, 0.01)
-                nn.init.zeros_(layer.bias)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             elif isinstance(layer, nn.BatchNorm2d):
                 layer.reset_parameters()
 

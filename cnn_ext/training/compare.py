@@ -287,8 +287,8 @@ def compare(model: torch.nn.Module, x: Any, *, rounds: int = 5, progress: bool |
         layers = []
         for name, call in calls.items():
             step(name, len(calls) + 1)
-            at = {"name": name, "field": fields.get(name), "rounds": rounds}
-            layers.append(_layer(ours.get_submodule(name), theirs.get_submodule(name), call, **at))
+            builds = ours.get_submodule(name), theirs.get_submodule(name)
+            layers.append(_layer(name, *builds, call, fields.get(name), rounds))
         step("the whole network", len(calls) + 1)
         total = _measure([ours, theirs], _double(theirs), Call(inputs, {}, None), rounds)
     sample = next(v for v in inputs if isinstance(v, Tensor) and v.is_floating_point())
@@ -332,16 +332,17 @@ def _calls(model: torch.nn.Module, inputs: tuple) -> dict[str, Call]:
             if inside.pop() or not any(map(_differentiable, tree_leaves(output))):
                 return
             tensors = [t for t in tree_leaves(output) if isinstance(t, Tensor)]
-            call = Call(*kept.pop(name), [None] * len(tensors))
+            gradients: list[Tensor | None] = [None] * len(tensors)
+            call = Call(*kept.pop(name), gradients)
             calls.pop(name, None)  # the order is that of the last calls
             calls[name] = call
             for i, tensor in enumerate(tensors):
                 if tensor.requires_grad:
-                    tensor.register_hook(lambda g, i=i: call.gradients.__setitem__(i, g.to(dtype)))
+                    tensor.register_hook(lambda g, i=i: gradients.__setitem__(i, g.to(dtype)))
 
         return hook
 
-    kept: dict[str, tuple] = {}
+    kept: dict[str, tuple[tuple, dict]] = {}
 
     def keep(name):  # before anything in place touches them
         def hook(_module, arguments, keywords):
@@ -355,7 +356,7 @@ def _calls(model: torch.nn.Module, inputs: tuple) -> dict[str, Call]:
         module.register_forward_hook(after(name), with_kwargs=True)
     outputs = exact(*(_leaf(v, torch.double) for v in inputs))
     _backward(outputs, None)
-    return {name: call for name, call in calls.items() if name}
+    return calls
 
 
 def on_torch(model: torch.nn.Module) -> torch.nn.Module:
@@ -393,29 +394,37 @@ class _AnyNorm(nn.LocalResponseNorm):
         return x / (self.k + scale * self.alpha * mean) ** self.beta
 
 
-def _layer(ours, theirs, call: Call, name: str, field, rounds: int) -> Layer:
+def _layer(
+    name: str,
+    ours: torch.nn.Module,
+    theirs: torch.nn.Module,
+    call: Call,
+    seen: tuple[int, ...] | None,
+    rounds: int,
+) -> Layer:
+    """One row: errors, times and memory of both builds."""
     swapped = type(ours) is not type(theirs)
     exact = _double(theirs)
     builds = [ours, theirs] if swapped else [theirs]
     measured = _measure(builds, exact, call, rounds)
     ours_, theirs_ = measured[0], measured[-1]
-    eps = torch.finfo(next(v.dtype for v in tree_leaves(call.arguments) if _differentiable(v))).eps
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         output = theirs(*tree_map(lambda v: _as(v, None), call.arguments), **call.keywords)
-    shapes = [tuple(t.shape) for t in tree_leaves((call.arguments, output)) if isinstance(t, Tensor)]
+    tensors = [t for t in tree_leaves((call.arguments, output)) if isinstance(t, Tensor)]
+    floor = FLOOR * next(torch.finfo(t.dtype).eps for t in tensors if _differentiable(t))
     return Layer(
         name=name,
         kind=type(ours).__name__,
         algorithm=chosen_algorithm(ours, call) if swapped else None,
-        input_shape=shapes[0],
-        output_shape=shapes[-1],
+        input_shape=tuple(tensors[0].shape),
+        output_shape=tuple(tensors[-1].shape),
         parameters=sum(p.numel() for p in theirs.parameters()),
         flops=counter.get_total_flops(),
-        receptive_field=field,
+        receptive_field=seen,
         ours=ours_,
         torch=theirs_,
         parts=any(
-            not a <= max(FACTOR * b, FLOOR * eps)  # so that NaN parts
+            not a <= max(FACTOR * b, floor)  # so that NaN parts
             for a, b in zip(ours_.errors(), theirs_.errors(), strict=True)
         ),
     )
@@ -514,7 +523,7 @@ def _backward(outputs: Any, gradients: list[Tensor | None] | None) -> None:
         if t.requires_grad and g is not None
     ]
     if pairs:
-        torch.autograd.backward(*zip(*pairs, strict=True))
+        torch.autograd.backward([t for t, _ in pairs], [g for _, g in pairs])
 
 
 def _differentiable(value: Any) -> bool:
@@ -581,22 +590,19 @@ def chosen_algorithm(module: torch.nn.Module, call: Call) -> str:
     """What ``"auto"`` computes a convolution with.
 
     The algorithms add in different orders, so that they agree to rounding and seldom to the bit: the
-    one that gives the bits of ``"auto"`` is the one it took. Of several, the first that it prefers.
+    one that gives the bits of ``"auto"`` is the one it took. Of several, the simplest.
     """
-    name = getattr(module, "algorithm", None)
-    if not isinstance(module, _Convolution) or not module.weight.dtype.is_floating_point:
-        return name or "fused"
-    if name != "auto":
-        return str(name)
-    preferred = sorted(functional.ALGORITHMS, key=("im2col", "implicit_gemm").__contains__)
+    asked = getattr(module, "algorithm", None)
+    if not isinstance(module, _Convolution) or asked != "auto":
+        return asked if asked not in (None, "auto") else "fused"
+    simple = ("direct", "implicit_gemm")
+    names = [*simple, *(set(functional.ALGORITHMS) - {"auto", *simple})]
     with torch.no_grad():
-        arguments = call.arguments
-        result = module(*arguments, **call.keywords)
-        for name in preferred[::-1] if module.groups == 1 else preferred:
-            if name == "auto":
-                continue
+        result = module(*call.arguments, **call.keywords)
+        for name in names:
+            # One that cannot serve these shapes says so with a RuntimeError.
             with contextlib.suppress(RuntimeError), functional.default_algorithm(name):
-                if torch.equal(module(*arguments, **call.keywords), result):
+                if torch.equal(module(*call.arguments, **call.keywords), result):
                     return name
     return "auto"
 

@@ -14,6 +14,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -23,9 +24,9 @@ from torchvision.transforms import v2
 from cnn_ext import visualize
 from cnn_ext.training import images, train
 
-LENET = {"data": "digits", "recipe": "lenet5"}
-PATCHES = {"data": "photographs", "width": 1 / 8, "ten_crop": True}
-RUNS = {
+LENET: dict[str, Any] = {"data": "digits", "recipe": "lenet5"}
+PATCHES: dict[str, Any] = {"data": "photographs", "width": 1 / 8, "ten_crop": True}
+RUNS: dict[str, dict[str, Any]] = {
     "lenet5:1998": {"model": "lenet5:1998", **LENET, "epochs": 30},
     "lenet5": {"model": "lenet5", **LENET, "epochs": 30},
     "alexnet": {"model": "alexnet", "recipe": "alexnet-small", **PATCHES},

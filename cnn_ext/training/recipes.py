@@ -63,7 +63,7 @@ def fitted_color_pca(train: Dataset) -> v2.Transform:
     """Section 4.1 of the AlexNet paper: the principal components of the training set's colours."""
     from cnn_ext.transforms import ColorPCA, RandomColorPCA
 
-    return RandomColorPCA(ColorPCA.fit(train))
+    return RandomColorPCA(ColorPCA.fit(train))  # type: ignore[arg-type]
 
 
 def evaluation(images: Images, size: int) -> list[v2.Transform]:

@@ -149,6 +149,17 @@ def test_what_torch_has_no_layer_for_is_said_in_its_operations(layer):
     torch.testing.assert_close(theirs(input), layer(input))
 
 
+def test_the_algorithm_is_the_one_that_was_taken():
+    plain, depthwise = cnn_ext.nn.Conv2d(4, 8, 3), cnn_ext.nn.Conv2d(4, 4, 3, groups=4)
+    asked = cnn_ext.nn.Conv2d(4, 8, 3, algorithm="im2col")
+    layers = report_of(
+        nn.Sequential(asked, nn.Conv2d(8, 4, 1), depthwise, plain), torch.randn(1, 4, 9, 9)
+    )
+    assert [layer.algorithm for layer in layers.layers] == [
+        "im2col", "implicit_gemm", "direct", "implicit_gemm"
+    ]  # fmt: skip
+
+
 def test_memory_kept_for_the_backward_pass_is_counted():
     layer = nn.Sequential(nn.LocalResponseNorm(5))
     (norm,) = report_of(layer, torch.randn(2, 8, 16, 16)).layers
