@@ -145,7 +145,7 @@ def photographs() -> dict[str, Tensor]:
     return {name: torch.tensor(found[name]).permute(2, 0, 1) for name in sorted(found)}
 
 
-def patches(names: Sequence[str], train: int = 400, test: int = 100) -> Images:
+def patches(names: Sequence[str], train: int = 1000, test: int = 100) -> Images:
     """From which of these photographs is a patch? So many windows of each.
 
     The regions for training and for testing share no pixel.

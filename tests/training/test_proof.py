@@ -1,18 +1,15 @@
-"""The proof, made small: four of the ten photographs, an eighth of the width, a few epochs."""
+"""The proof, made small: a hundred windows of each photograph, a few epochs."""
 
 import pytest
 
 from cnn_ext.training import images, proof, train
 
-NAMES = ("astronaut", "chelsea", "coffee", "rocket")
-
-
 @pytest.fixture(scope="module")
 def data():
-    return images.patches(NAMES, train=160, test=50)
+    return images.patches(tuple(images.photographs()), train=100, test=30)
 
 
-@pytest.mark.parametrize(("model", "epochs"), [("alexnet", 8), ("vgg11", 6)])
+@pytest.mark.parametrize(("model", "epochs"), [("alexnet", 8), ("vgg11", 5)])
 def test_both_builds_learn_what_a_linear_classifier_does_not(
     model, epochs, data, monkeypatch, tmp_path
 ):
@@ -27,11 +24,11 @@ def test_both_builds_learn_what_a_linear_classifier_does_not(
     }  # fmt: skip
     linear = proof.linear_accuracy(data, 64)
     for report in reports.values():
-        assert report["accuracy"] > 0.85
+        assert report["accuracy"] > 0.6
         assert report["accuracy"] > linear + 0.1
     ours, theirs = (report["losses"] for report in reports.values())
     assert ours[0] == pytest.approx(theirs[0], rel=1e-5)  # the same start, the same first batch
-    assert len(ours) == len(theirs) == epochs * (4 * 160 // 32)
+    assert len(ours) == len(theirs) == epochs * (1000 // 32)
 
 
 def test_the_proof_writes_a_summary_and_one_picture(monkeypatch, tmp_path, capsys):
