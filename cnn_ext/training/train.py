@@ -6,7 +6,6 @@ TensorBoard and CSV, and at the end ``report.json``, the confusion matrix and mi
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -198,8 +197,7 @@ def run(options: Options, folder: Path, resume: bool = False, progress: bool = T
         start = time.perf_counter()
         trainer.fit(classifier, module, ckpt_path=checkpoint)
         seconds = time.perf_counter() - start
-        predict = functools.partial(trainer.predict, classifier, weights_only=True)
-        outputs, labels = _joined(predict(module.val_dataloader()))
+        outputs, labels = _joined(trainer.predict(classifier, module.val_dataloader()))
         report = {
             **asdict(options),
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -209,7 +207,7 @@ def run(options: Options, folder: Path, resume: bool = False, progress: bool = T
             "losses": classifier.losses,
         }
         if options.ten_crop:
-            ten, _ = _joined(predict(module.ten_crop_dataloader()))
+            ten, _ = _joined(trainer.predict(classifier, module.ten_crop_dataloader()))
             report["ten_crop_accuracy"] = (ten.argmax(1) == labels).double().mean().item()
     if trainer.is_global_zero:
         _write(folder, report, data, outputs, labels)

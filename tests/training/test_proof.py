@@ -4,6 +4,7 @@ import pytest
 
 from cnn_ext.training import images, proof, train
 
+
 @pytest.fixture(scope="module")
 def data():
     return images.patches(tuple(images.photographs()), train=100, test=30)
