@@ -69,19 +69,20 @@ class Report:
 
     def rows(self) -> list[dict[str, Any]]:
         """The table, flat: one dictionary for each layer and one for the total."""
+        facts = [name for name in Layer.__dataclass_fields__ if name not in ("ours", "torch")]
         rows = [
             {
-                **{k: v for k, v in asdict(layer).items() if k not in ("ours", "torch")},
+                **{name: getattr(layer, name) for name in facts},
                 **_flat(layer.ours, layer.torch),
                 "ratio": layer.ratio,
             }
             for layer in self.layers
         ]
-        total = {"name": "total", "kind": self.model, "parameters": self.parameters,
+        total = {**dict.fromkeys(facts), "name": "total", "kind": self.model, "parameters": self.parameters,
                  "flops": sum(layer.flops for layer in self.layers),
                  **_flat(self.ours, self.torch),
                  "ratio": self.torch.seconds / self.ours.seconds}  # fmt: skip
-        return [*rows, {**dict.fromkeys(rows[0] if rows else ()), **total}]
+        return [*rows, total]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in what JSON has."""
