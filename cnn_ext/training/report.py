@@ -78,7 +78,8 @@ class Report:
             }
             for layer in self.layers
         ]
-        total = {**dict.fromkeys(facts), "name": "total", "kind": self.model, "parameters": self.parameters,
+        total = {**dict.fromkeys(facts), "name": "total", "kind": self.model,
+                 "parameters": self.parameters,
                  "flops": sum(layer.flops for layer in self.layers),
                  **_flat(self.ours, self.torch),
                  "ratio": self.torch.seconds / self.ours.seconds}  # fmt: skip
