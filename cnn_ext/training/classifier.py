@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -47,6 +49,14 @@ class Classifier(LightningModule):
         self.losses.append(loss.item())
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The losses so far go along, so that a resumed run reports all of them."""
+        checkpoint["losses"] = list(self.losses)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The losses of the epochs that were closed."""
+        self.losses = list(checkpoint["losses"])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Logs the accuracy under ``test_accuracy``, once an epoch."""
