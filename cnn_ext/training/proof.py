@@ -29,8 +29,8 @@ PATCHES: dict[str, Any] = {"data": "photographs", "width": 1 / 8, "ten_crop": Tr
 RUNS: dict[str, dict[str, Any]] = {
     "lenet5:1998": {"model": "lenet5:1998", **LENET, "epochs": 30},
     "lenet5": {"model": "lenet5", **LENET, "epochs": 30},
-    "alexnet": {"model": "alexnet", "recipe": "alexnet-small", "epochs": 12, **PATCHES},
-    "vgg11": {"model": "vgg11", "recipe": "vgg-small", "epochs": 6, **PATCHES},
+    "alexnet": {"model": "alexnet", "recipe": "alexnet-small", "epochs": 9, **PATCHES},
+    "vgg11": {"model": "vgg11", "recipe": "vgg-small", "epochs": 4, **PATCHES},
 }
 
 

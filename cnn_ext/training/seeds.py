@@ -64,6 +64,10 @@ class Augmented(Dataset):
     def __getitem__(self, pair: tuple[int, int]) -> tuple[Tensor, int]:
         index, seed = pair
         image, label = self.data[index]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        generator = torch.default_generator  # torch.manual_seed asks every device, for each image
+        before = generator.get_state()
+        generator.manual_seed(seed)
+        try:
             return self.transform(image), label
+        finally:
+            generator.set_state(before)
