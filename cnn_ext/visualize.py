@@ -102,7 +102,7 @@ def filters(network: torch.nn.Module, layer: str, columns: int = 8) -> Figure:
         layer: name of a convolution with two spatial axes.
         columns: filters in a row.
     """
-    weight = network.get_submodule(layer).weight
+    weight = getattr(network.get_submodule(layer), "weight", None)
     if not isinstance(weight, Tensor) or weight.dim() != 4:
         raise ValueError(f"layer: expected a convolution over images, got {layer!r}")
     images = list(weight if weight.shape[1] == 3 else weight[:, :1])

@@ -25,7 +25,7 @@ TABLE: dict[str, tuple[Stage, ...]] = {
     "D": ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),
     "E": ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),
 }
-SCHEMES = ("torchvision", "paper", "glorot")
+SCHEMES = ("torchvision", "paper", "glorot", "he")
 NORMS = ("none", "batch", "lrn")
 
 
@@ -83,6 +83,8 @@ class VGG(nn.Module):
                     nn.init.normal_(layer.weight, 0, 0.1)
                 elif scheme == "glorot":
                     nn.init.xavier_uniform_(layer.weight)
+                elif scheme == "he":
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 elif isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 else:
@@ -235,7 +237,8 @@ def vgg16(*, weights: object = None, progress: bool = True, **arguments) -> VGG:
         head: ``"dense"``, the paper's three dense layers, or ``"gap"``, global average pooling and one.
         init: ``"torchvision"``: convolutions N(0, 2 / fan-out), dense N(0, 0.01²). ``"paper"``: N(0,
             variance 0.01), which deeper networks follow with :meth:`VGG.start_from`. ``"glorot"``:
-            what the authors found afterwards to make that unnecessary. Biases are zero.
+            what the authors found afterwards to make that unnecessary. ``"he"``: N(0, 2 / fan-in) in the
+            dense layers too, which narrow networks need. Biases are zero.
 
     Example:
         >>> model = vgg16(width=1 / 16, num_classes=10, image_size=64)

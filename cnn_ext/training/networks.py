@@ -35,7 +35,7 @@ def build(name: str, **arguments) -> tuple[torch.nn.Module, int]:
     import torchvision.models as theirs
 
     if name not in theirs.list_models(module=theirs):
-        known = [n for n in models.__all__ if n.startswith(("lenet", "alexnet", "vgg"))]
+        known = sorted(n for n in models.__all__ if n.startswith(("lenet", "alexnet", "vgg")))
         raise ValueError(f"model: expected one of {', '.join(known)}, or torchvision's; got {name!r}")
     wanted = {"num_classes": arguments["num_classes"]} if "num_classes" in arguments else {}
     if name in ("googlenet", "inception_v3"):

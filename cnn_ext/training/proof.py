@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-def linear_accuracy(data: images.Images, size: int) -> float:
+def linear_accuracy(
+    data: images.Images, size: int, strengths: Sequence[float] = (1e-5, 1e-4, 1e-3)
+) -> float:
     """The test accuracy of logistic regression on the middle of the same images.
 
     Of several strengths of regularisation the one that does best on the test images, which flatters it.
@@ -55,7 +58,7 @@ def linear_accuracy(data: images.Images, size: int) -> float:
             LogisticRegression(C=c, max_iter=50)
             .fit(((x - mean) / scale).numpy(), y.numpy())
             .score(((x_test - mean) / scale).numpy(), y_test.numpy())
-            for c in (1e-5, 1e-4, 1e-3)
+            for c in strengths
         ]
     return max(scores)
 

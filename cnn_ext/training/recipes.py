@@ -40,8 +40,8 @@ RECIPES = {
                   source="Simonyan and Zisserman 2014, section 3.1"),
     "alexnet-small": Recipe("adamw", 2e-3, "one-cycle", 20, 64, weight_decay=0.01, color_pca=True,
                             init="he", source="of our own, for narrow networks and little data"),
-    "vgg-small": Recipe("adamw", 2e-3, "one-cycle", 12, 64, weight_decay=0.01, color_pca=True,
-                        init="torchvision", source="of our own, for narrow networks and little data"),
+    "vgg-small": Recipe("adamw", 1e-3, "one-cycle", 12, 64, weight_decay=0.01, color_pca=True,
+                        init="he", source="of our own, for narrow networks and little data"),
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The proof, made small: a hundred windows of each photograph, a few epochs."""
 
 import pytest
+import torch
 
 from cnn_ext.training import images, proof, train
 
@@ -10,26 +11,23 @@ def data():
     return images.patches(tuple(images.photographs()), train=100, test=30)
 
 
-@pytest.mark.parametrize(("model", "epochs"), [("alexnet", 8), ("vgg11", 5)])
-def test_both_builds_learn_what_a_linear_classifier_does_not(
+@pytest.mark.parametrize(("model", "epochs"), [("alexnet", 8), ("vgg11", 8)])
+def test_it_beats_a_linear_classifier_and_starts_as_its_twin(
     model, epochs, data, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(train.images, "load", lambda name, folder: data)
-    reports = {
-        layers: train.run(
-            train.Options(**{**proof.RUNS[model], "ten_crop": False, "epochs": epochs,
-                             "batch_size": 32}, layers=layers, accelerator="cpu"),
-            tmp_path / layers, progress=False,
-        )
-        for layers in train.LAYERS
-    }  # fmt: skip
-    linear = proof.linear_accuracy(data, 64)
-    for report in reports.values():
-        assert report["accuracy"] > 0.6
-        assert report["accuracy"] > linear + 0.1
-    ours, theirs = (report["losses"] for report in reports.values())
+    torch.set_num_threads(1)  # as fast for maps this small, and another test runs beside this one
+    shared = {**proof.RUNS[model], "ten_crop": False, "batch_size": 32, "accelerator": "cpu"}
+
+    def run(**options):
+        options = train.Options(**{**shared, **options})
+        return train.run(options, tmp_path / options.layers, progress=False)
+
+    report = run(epochs=epochs)
+    assert report["accuracy"] > proof.linear_accuracy(data, 64, strengths=(1e-4,)) + 0.1
+    ours, theirs = (run(epochs=1, layers=layers)["losses"] for layers in train.LAYERS)
+    assert ours == pytest.approx(theirs, rel=1e-2)
     assert ours[0] == pytest.approx(theirs[0], rel=1e-5)  # the same start, the same first batch
-    assert len(ours) == len(theirs) == epochs * (1000 // 32)
 
 
 def test_the_proof_writes_a_summary_and_one_picture(monkeypatch, tmp_path, capsys):
