@@ -237,8 +237,8 @@ def vgg16(*, weights: object = None, progress: bool = True, **arguments) -> VGG:
         head: ``"dense"``, the paper's three dense layers, or ``"gap"``, global average pooling and one.
         init: ``"torchvision"``: convolutions N(0, 2 / fan-out), dense N(0, 0.01²). ``"paper"``: N(0,
             variance 0.01), which deeper networks follow with :meth:`VGG.start_from`. ``"glorot"``:
-            what the authors found afterwards to make that unnecessary. ``"he"``: N(0, 2 / fan-in) in the
-            dense layers too, which narrow networks need. Biases are zero.
+            what the authors found afterwards to make that unnecessary. ``"he"``: N(0, 2 / fan-in), in
+            the dense layers too, which narrow networks need. Biases are zero.
 
     Example:
         >>> model = vgg16(width=1 / 16, num_classes=10, image_size=64)
