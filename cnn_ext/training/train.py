@@ -193,7 +193,10 @@ def run(options: Options, folder: Path, resume: bool = False, progress: bool = T
         warnings.simplefilter("ignore")  # Lightning's advice: workers, log intervals
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         trainer = _trainer(options, recipe, folder, progress)
-        checkpoint = folder / "last.ckpt" if resume else None
+        last = folder / "last.ckpt"
+        checkpoint = (
+            last if resume and last.exists() else None
+        )  # cut in its first epoch: from the start
         start = time.perf_counter()
         trainer.fit(classifier, module, ckpt_path=checkpoint)
         seconds = time.perf_counter() - start

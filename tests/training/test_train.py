@@ -74,6 +74,17 @@ def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(tmp_path, monkeypatch
     assert any(not torch.equal(value, ends[1][key]) for key, value in after_one_epoch.items())
 
 
+def test_a_run_cut_in_its_first_epoch_starts_again(tmp_path, monkeypatch):
+    one_epoch = replace(OPTIONS, epochs=1)
+    go_on = interrupt_in_epoch(monkeypatch, 0, 1)
+    with pytest.raises(PowerCutError):
+        train.run(one_epoch, tmp_path / "cut", progress=False)
+    go_on()
+    resumed = train.run(one_epoch, tmp_path / "cut", resume=True, progress=False)
+    whole = train.run(one_epoch, tmp_path / "whole", progress=False)
+    assert resumed["losses"] == whole["losses"]
+
+
 def test_the_seed_decides_weights_order_augmentation_and_dropout(tmp_path):
     one_epoch = replace(OPTIONS, epochs=1)
     first = train.run(one_epoch, tmp_path / "a", progress=False)
