@@ -196,7 +196,7 @@ def run(options: Options, folder: Path, resume: bool = False, progress: bool = T
         last = folder / "last.ckpt"
         checkpoint = (
             last if resume and last.exists() else None
-        )  # cut in its first epoch: from the start
+        )  # none before epoch one
         start = time.perf_counter()
         trainer.fit(classifier, module, ckpt_path=checkpoint)
         seconds = time.perf_counter() - start
