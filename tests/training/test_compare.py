@@ -64,6 +64,12 @@ class Twice(nn.Conv2d):
     """Somebody's own."""
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Beside another test process, more threads than cores wait for each other in small layers."""
+    torch.set_num_threads(1)
+
+
 def a_deep_network():
     shared = nn.Conv2d(4, 4, 3, padding=1)
     return nn.Sequential(

@@ -37,6 +37,12 @@ def tiny(monkeypatch):
     return data
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Beside another test process, more threads than cores wait for each other in small layers."""
+    torch.set_num_threads(1)
+
+
 class PowerCutError(Exception):
     pass
 
