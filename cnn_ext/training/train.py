@@ -60,9 +60,8 @@ class Options:
 
     def full_recipe(self) -> recipes.Recipe:
         """The named recipe, with what was asked for instead of its own."""
-        known = {"lenet5": "lenet5", "alexnet": "alexnet", "vgg": "vgg"}
-        family = next((r for m, r in known.items() if self.model.startswith(m)), "adamw")
-        name = self.recipe or family
+        of_family = (name for name in ("lenet5", "alexnet", "vgg") if self.model.startswith(name))
+        name = self.recipe or next(of_family, "adamw")
         if name not in recipes.RECIPES:
             raise ValueError(f"recipe: expected one of {', '.join(recipes.RECIPES)}, got {name!r}")
         own = {"epochs": self.epochs, "batch_size": self.batch_size,
