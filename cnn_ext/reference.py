@@ -119,8 +119,8 @@ def color_pca(input: Tensor, eigenvectors: Tensor, eigenvalues: Tensor, alphas: 
         eigenvalues, alphas: (C,).
 
     Example:
-        >>> red = torch.tensor([[[0.5]], [[0.5]], [[0.5]]])
-        >>> color_pca(red, torch.eye(3), torch.tensor([0.2, 0.1, 0.0]), torch.tensor([1.0, 0, 0])).flatten()
+        >>> grey, values = torch.full((3, 1, 1), 0.5), torch.tensor([0.2, 0.1, 0.0])
+        >>> color_pca(grey, torch.eye(3), values, torch.tensor([1.0, 0, 0])).flatten()
         tensor([0.7000, 0.5000, 0.5000])
     """
     C, H, W = input.shape
@@ -146,5 +146,5 @@ def color_covariance(images: Sequence[Tensor]) -> Tensor:
     """
     pixels = [image[:, h, w] for image in images
               for h in range(image.shape[1]) for w in range(image.shape[2])]  # fmt: skip
-    mean = sum(pixels) / len(pixels)
-    return sum(torch.outer(pixel - mean, pixel - mean) for pixel in pixels) / len(pixels)
+    mean = torch.stack(pixels).mean(0)
+    return torch.stack([torch.outer(pixel - mean, pixel - mean) for pixel in pixels]).mean(0)

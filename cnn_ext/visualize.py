@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -330,16 +331,17 @@ def color_pca(
         seed: of the random draws.
 
     Returns:
-        For every image and each of the three axes a row – the photograph, then α = -3, -1, 1 and 3 σ along
-        the axis, then three random draws – and beside them the colours of all images in the RGB cube with
-        the axes of ``pca``, each 2 √λ long either way.
+        For every image and each of the three axes a row – the photograph, then α = -3, -1, 1 and 3 σ
+        along the axis, then three random draws – and beside them the colours of all images in the RGB
+        cube with the axes of ``pca``, each 2 √λ long either way.
     """
     steps, draws = (-3, -1, 1, 3), 3
     scale = pca.eigenvalues if scaling == "eigenvalue" else pca.eigenvalues.sqrt()
     generator = torch.Generator().manual_seed(seed)
     rows, columns = 3 * len(images), 1 + len(steps) + draws
     figure = Figure(figsize=(1.5 * columns + 5, 1.15 * rows + 0.5), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.5 * columns, 5])
+    sides: Any = figure.subfigures(1, 2, width_ratios=[1.5 * columns, 5])
+    left, right = sides
     cells = left.subplots(rows, columns, squeeze=False)
     titles = ["original", *(f"α = {step:+d} σ" for step in steps), *["random"] * draws]
     for row in range(rows):

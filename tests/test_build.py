@@ -79,6 +79,19 @@ def test_the_package_imports_without_the_training_libraries():
     assert "pip install --no-build-isolation '.[train]'" in done.stderr
 
 
+def test_colour_pca_works_without_torchvision_and_the_rest_says_what_is_missing():
+    hidden = "import sys\nfor name in ('torchvision', 'tqdm', 'tqdm.auto'): sys.modules[name] = None\n"
+    done = python(
+        f"{hidden}import torch, cnn_ext\n"
+        "pca = cnn_ext.transforms.ColorPCA.fit([torch.rand(3, 4, 4)])\n"
+        "image, alphas = torch.rand(3, 4, 4), torch.ones(3)\n"
+        "cnn_ext.functional.color_pca(image, pca.eigenvectors, pca.eigenvalues, alphas)"
+    )
+    assert done.returncode == 0, done.stderr
+    done = python(f"{hidden}from cnn_ext.transforms import RandomColorPCA")
+    assert "RandomColorPCA needs torchvision. Type: pip install" in done.stderr
+
+
 def test_a_library_built_for_another_torch_is_refused_with_the_command_to_type():
     assert _native._mismatch("2.15.0", "2.15.0+cpu") is None
     sentence = _native._mismatch("2.13.0", "2.15.0+cu132")

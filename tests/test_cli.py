@@ -2,11 +2,14 @@
 
 import json
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 
 from cnn_ext import cli, doctor
 from cnn_ext._native import _C
+from cnn_ext.transforms import ColorPCA
 
 WELL = {
     "threads of torch": 2,
@@ -68,7 +71,56 @@ def test_a_wrong_command_is_explained(arguments, capsys):
 
 
 def test_every_command_has_help(capsys):
-    for command in ("demo", "doctor", "compare", "train"):
+    for command in ("demo", "doctor", "fit-pca", "compare", "train"):
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])
         assert stopped.value.code == 0
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder with another inside, images of three kinds and sizes, and what is no image."""
+    folder = tmp_path / "photographs"
+    (folder / "more").mkdir(parents=True)
+    pixels = numpy.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=numpy.uint8)
+    Image.fromarray(pixels[..., :3]).save(folder / "a.png")
+    Image.fromarray(pixels[5:]).save(folder / "more" / "B.PNG")
+    Image.fromarray(pixels[:7, :, 0]).save(folder / "grey.bmp")
+    (folder / "notes.txt").write_text("no image")
+    return folder, [pixels[..., :3], pixels[5:, :, :3], pixels[:7, :, :1].repeat(3, -1)]
+
+
+def test_fit_pca_fits_all_images_of_a_folder(photographs, tmp_path, capsys):
+    folder, arrays = photographs
+    out = tmp_path / "runs" / "pca.json"
+    assert cli.main(["fit-pca", str(folder), "--out", str(out), "--json"]) == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert (report["images"], report["pixels"], report["unreadable"]) == (3, 600 + 450 + 210, [])
+    assert "3/3" in captured.err  # the progress bar
+    expected = ColorPCA.fit(arrays, progress=False)
+    assert torch.equal(ColorPCA.load(out).eigenvectors, expected.eigenvectors)
+    assert report["eigenvalues"] == expected.eigenvalues.tolist()
+
+
+def test_fit_pca_prints_a_table_and_draws(photographs, tmp_path, capsys):
+    out = tmp_path / "pca.json"
+    assert cli.main(["fit-pca", str(photographs[0]), "--out", str(out), "--show"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 images, 1260 pixels" in printed
+    assert f"Written: {out}, {tmp_path / 'pca.png'}" in printed
+    assert Image.open(tmp_path / "pca.png").width > 500
+
+
+def test_fit_pca_names_what_it_cannot_read(photographs, tmp_path, capsys):
+    folder = photographs[0]
+    (folder / "broken.jpg").write_bytes(b"no image")
+    assert cli.main(["fit-pca", str(folder), "--out", str(tmp_path / "pca.json")]) == 0
+    captured = capsys.readouterr()
+    assert "3 images" in captured.out
+    assert f"left out, unreadable: {folder / 'broken.jpg'}" in captured.err
+
+
+def test_fit_pca_of_no_images_is_said_in_one_sentence(tmp_path, capsys):
+    assert cli.main(["fit-pca", str(tmp_path / "nowhere")]) == 1
+    assert "expected a folder with images, found none" in capsys.readouterr().err

@@ -65,9 +65,8 @@ class ColorPCAFunction(Function):
             grads[2] = _rows(along * alphas).sum(0)
         if ctx.needs_input_grad[3]:
             grads[3] = along * eigenvalues
-        for i, saved in enumerate(ctx.saved_tensors, 1):
-            grads[i] = None if grads[i] is None else grads[i].to(saved.dtype)
-        return tuple(grads)
+        dtypes = (grad.dtype, *(t.dtype for t in ctx.saved_tensors))
+        return tuple(g if g is None else g.to(dtype) for g, dtype in zip(grads, dtypes, strict=True))
 
     @staticmethod
     def vmap(info, in_dims, input, eigenvectors, eigenvalues, alphas):
@@ -147,7 +146,7 @@ class _DualColorPCA(ColorPCAFunction):
             changes.append(_shift(P, eigenvalues, d_alphas))
         if not changes:
             return d_input
-        change = sum(changes).to(ctx.dtype)[..., None, None].expand(ctx.shape)
+        change = torch.stack(changes).sum(0).to(ctx.dtype)[..., None, None].expand(ctx.shape)
         return change if d_input is None else d_input + change
 
 

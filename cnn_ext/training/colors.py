@@ -1,9 +1,10 @@
-"""``fit-pca``: the principal components of the colours of a folder of images, as a report and a picture."""
+"""``fit-pca``: the principal components of a folder of images, as a report and a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import PIL.Image
@@ -63,7 +64,7 @@ def run(folder: Path, out: Path, show: bool = False) -> dict:
     out.parent.mkdir(parents=True, exist_ok=True)
     pca.save(out)
     assert pca.mean is not None
-    report = {
+    report: dict[str, Any] = {
         "folder": str(folder),
         "images": len(images) - len(unreadable),
         "unreadable": unreadable,

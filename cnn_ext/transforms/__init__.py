@@ -13,7 +13,7 @@ from cnn_ext.transforms.color_pca import ColorPCA
 
 if TYPE_CHECKING:
     from cnn_ext.transforms.label_safe import SYMMETRIES, LabelSafe, Symmetries
-    from cnn_ext.transforms.precompute import Precomputed, precompute
+    from cnn_ext.transforms.precomputed import Precomputed, precompute
     from cnn_ext.transforms.presets import (
         AveragedPredictions,
         alexnet_eval,
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 _MODULES = {
     "AveragedPredictions": "presets",
     "LabelSafe": "label_safe",
-    "Precomputed": "precompute",
+    "Precomputed": "precomputed",
     "RandomColorPCA": "random_color_pca",
     "SYMMETRIES": "label_safe",
     "Symmetries": "label_safe",
     "alexnet_eval": "presets",
     "alexnet_train": "presets",
     "digits_train": "presets",
-    "precompute": "precompute",
+    "precompute": "precomputed",
     "vgg_train": "presets",
 }
 
@@ -66,5 +66,5 @@ def __getattr__(name: str) -> Any:
             "Type: pip install --no-build-isolation '.[train]'",
             name=missing.name,
         ) from missing
-    globals()[name] = value  # the function, not the submodule of the same name
+    globals()[name] = value
     return value

@@ -1,7 +1,7 @@
 """``ColorPCA``: the principal components of the colours of a data set, fitted in one pass.
 
-The sums are those of ``torch.ops.cnn_ext.color_moments``; here they are joined, turned into a covariance
-and its eigenvectors, checked, and written down. Nothing here needs torchvision.
+The sums are those of ``torch.ops.cnn_ext.color_moments``; here they are joined, turned into a
+covariance and its eigenvectors, checked, and written down. Nothing here needs torchvision.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ class ColorPCA:
         >>> ColorPCA(torch.eye(3), [4000.0, 300.0, 90.0])
         Traceback (most recent call last):
         ...
-        ValueError: eigenvalues: expected those of the covariance of colours on [0, 1], whose sum is at \
-most 3/4; got a sum of 4390. Of colours on 0 to 255? Divide eigenvalues by 65025, images by 255
+        ValueError: eigenvalues: expected those of the covariance of colours on [0, 1], whose sum is \
+at most 3/4; got a sum of 4390. Of colours on 0 to 255? Divide eigenvalues by 65025, images by 255
     """
 
     def __init__(
@@ -265,7 +265,12 @@ most 3/4; got a sum of 4390. Of colours on 0 to 255? Divide eigenvalues by 65025
 
 
 def _double(values: Tensor | list) -> Tensor:
-    return torch.as_tensor(values).detach().to("cpu", torch.double).clone()
+    return (
+        torch.as_tensor(values, dtype=torch.double)
+        .detach()
+        .cpu()
+        .clone(memory_format=torch.contiguous_format)
+    )
 
 
 def _check(vectors: Tensor, values: Tensor, mean: Tensor | None) -> None:

@@ -1,7 +1,7 @@
 """``LabelSafe``: refuses a transform that can change the label of what it transforms.
 
-A 6 turned by 180° is a 9, and a mirrored 2 is no digit at all; a mirrored cat is a cat. Which changes leave
-the label alone is a property of the labels: their symmetries.
+A 6 turned by 180° is a 9, and a mirrored 2 is no digit at all; a mirrored cat is a cat. Which changes
+leave the label alone is a property of the labels: their symmetries.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ SYMMETRIES = {
 class LabelSafe(nn.Module):
     """A transform that was found to leave labels alone.
 
-    Every transform inside is looked at when this is made. What is not known to be safe is refused, since
-    nobody would notice in training.
+    Every transform inside is looked at when this is made. What is not known to be safe is refused,
+    since nobody would notice in training.
 
     Args:
         transform: a v2 transform, or a composition of them.
@@ -93,8 +93,8 @@ class LabelSafe(nn.Module):
         >>> LabelSafe(v2.RandomHorizontalFlip(), "digits")
         Traceback (most recent call last):
         ...
-        ValueError: RandomHorizontalFlip: unsafe by rule 'digits', mirror image: a mirrored 2 or 5 is no \
-digit, or the other one
+        ValueError: RandomHorizontalFlip: unsafe by rule 'digits', mirror image: a mirrored 2 or 5 is \
+no digit, or the other one
     """
 
     def __init__(
@@ -108,7 +108,7 @@ digit, or the other one
                     f"got {symmetries!r}"
                 )
             symmetries = SYMMETRIES[symmetries]
-        for part in _parts(transform, trusted):
+        for part in parts_of(transform, trusted):
             for change, degrees in _changes(part):
                 objection = symmetries.objection(change, degrees)
                 if objection is not None:
@@ -132,13 +132,13 @@ HARMLESS = {
     "RandomChannelPermutation", "RandomColorPCA", "RandomCrop", "RandomEqualize", "RandomErasing",
     "RandomGrayscale", "RandomInvert", "RandomPhotometricDistort", "RandomPosterize", "RandomResize",
     "RandomResizedCrop", "RandomShortestSize", "RandomSolarize", "RandomZoomOut", "Resize",
-    "SanitizeBoundingBoxes", "ScaleJitter", "ToDtype", "ToImage", "ToPILImage", "ToPureTensor", "ToTensor",
-    "UniformTemporalSubsample", "_Stack",
+    "SanitizeBoundingBoxes", "ScaleJitter", "ToDtype", "ToImage", "ToPILImage", "ToPureTensor",
+    "ToTensor", "UniformTemporalSubsample", "_Stack",
 }  # fmt: skip
 CONTAINERS = {"Compose", "LabelSafe", "RandomApply", "RandomChoice", "RandomOrder", "Sequential"}
 
 
-def _parts(transform: Any, trusted: tuple[type, ...]) -> Iterator[Any]:
+def parts_of(transform: Any, trusted: tuple[type, ...] = ()) -> Iterator[Any]:
     """The transforms that do something, from inside compositions."""
     if isinstance(transform, trusted):
         return
@@ -146,7 +146,7 @@ def _parts(transform: Any, trusted: tuple[type, ...]) -> Iterator[Any]:
         inner = getattr(transform, "transforms", None) or getattr(transform, "transform", None)
         parts = transform.children() if inner is None else inner
         for part in parts if hasattr(parts, "__iter__") else [parts]:
-            yield from _parts(part, trusted)
+            yield from parts_of(part, trusted)
     else:
         yield transform
 

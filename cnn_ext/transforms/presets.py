@@ -1,9 +1,9 @@
 """The augmentations of AlexNet, VGG and of handwritten digits, composed of torchvision's v2 transforms.
 
-Each preset is one function that returns a ``v2.Compose`` for a PIL image, a tensor or a whole sample, and
-whose arguments are the numbers of its paper. What they are made of, in a lecturer's words: translation and
+Each preset is one function that returns a ``v2.Compose`` for a PIL image, a tensor or a whole sample,
+and whose arguments are the numbers of its paper. In a lecturer's words they are made of translation and
 patches (``RandomCrop``, ``RandomAffine``), small rotation (``RandomAffine``), reflection
-(``RandomHorizontalFlip``), scaling (``Resize``, ``RandomShortestSize``), colour intensity
+(``RandomHorizontalFlip``), scaling (``Resize``, ``RandomShortestSize``) and colour intensity
 (:class:`~cnn_ext.transforms.RandomColorPCA`).
 """
 
@@ -162,7 +162,7 @@ def digits_train(
     """What leaves a handwritten digit the digit that it is: no mirror image, no half turn.
 
     Args:
-        degrees: of rotation either way; at most 15 in the preset, and :class:`LabelSafe` asks for no more.
+        degrees: of rotation either way; :class:`LabelSafe` lets 15 pass for digits.
         translate: of the image's size, either way along both axes.
         scale: least and greatest.
         fill: of what comes in from outside.

@@ -33,9 +33,10 @@ class RandomColorPCA(v2.Transform):
 
     To every pixel of an image, P (α ⊙ λ) with α drawn from N(0, std²) once for each image and use.
     What counts as one image: a PIL image; a tensor or ``tv_tensors.Image`` of (C, H, W); each of a
-    batch, (..., C, H, W); a whole ``tv_tensors.Video`` clip, (..., T, C, H, W). All images of one sample
-    (the two of a stereo pair, say) share the draw; boxes, masks and labels are left alone. As everywhere in
-    torchvision's v2, a plain tensor is an image only where it is the first and there is no other image.
+    batch, (..., C, H, W); a whole ``tv_tensors.Video`` clip, (..., T, C, H, W). All images of one
+    sample (the two of a stereo pair, say) share the draw; boxes, masks and labels are left alone. As
+    everywhere in torchvision's v2, a plain tensor is an image only where it is the first and there is
+    no other image.
     The alpha channel of a PIL image stays as it is.
 
     Args:
@@ -144,6 +145,23 @@ class RandomColorPCA(v2.Transform):
                 digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
                 self.generator.manual_seed(int.from_bytes(digest, "big") >> 1)
         return self.generator
+
+    # A torch.Generator pickles its state as a tensor in shared memory, which is gone before a spawned
+    # worker has opened it; so it travels as bytes.
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if self.generator is not None:
+            bits = self.generator.get_state().numpy().tobytes()
+            state["generator"] = (str(self.generator.device), bits)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["generator"] is not None:
+            device, bits = state["generator"]
+            generator = torch.Generator(device)
+            generator.set_state(torch.frombuffer(bytearray(bits), dtype=torch.uint8))
+            state = {**state, "generator": generator}
+        super().__setstate__(state)
 
     def extra_repr(self) -> str:
         """The arguments, eigenvalues (or their roots) first."""

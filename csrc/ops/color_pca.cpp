@@ -8,6 +8,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <array>
+#include <vector>
+
 #include "../cpu/kernels.h"
 
 namespace cnn_ext {
@@ -164,18 +167,34 @@ std::vector<double> shifts_of(const Tensor& eigenvectors, const Tensor& eigenval
   return shifts;
 }
 
-// What byte + shift is, rounded to nearest, ties to even, for every byte of either parity. A shift
-// that is no number makes every byte 0.
-cpu::ByteShift byte_shift(double shift) {
-  cpu::ByteShift result{};
-  const double whole = std::floor(std::clamp(shift, -256.0, 256.0));
-  const double part = std::clamp(shift, -256.0, 256.0) - whole;
-  for (int parity = 0; parity < 2; ++parity) {
-    double by = part > 0.5 ? whole + 1 : whole;
-    if (part == 0.5 && (static_cast<int>(whole) + parity) % 2 != 0) by = whole + 1;
-    if (std::isnan(shift)) by = -255;
-    result.add[parity] = static_cast<uint8_t>(std::clamp(by, 0.0, 255.0));
-    result.subtract[parity] = static_cast<uint8_t>(std::clamp(-by, 0.0, 255.0));
+uint8_t rounded_byte(double value) {  // to nearest, ties to even; what is no number becomes 0
+  return std::isnan(value) ? 0
+                           : static_cast<uint8_t>(std::clamp(std::nearbyint(value), 0.0, 255.0));
+}
+
+// A sum within 2^-45 of a tie is rounded on to it.
+bool is_near_tie(double shift) {
+  const double by = 255 * shift;
+  return std::abs(std::abs(by - std::nearbyint(by)) - 0.5) < 0x1p-40;
+}
+
+// What each shift makes of a byte: rounded_byte(byte + shift) as float64 has it. Near
+// ties, where that depends on the byte, it is a table.
+std::vector<cpu::ByteShift> byte_shifts(const std::vector<double>& shifts,
+                                        std::vector<std::array<uint8_t, 256>>& tables) {
+  std::vector<cpu::ByteShift> result;
+  tables.reserve(std::count_if(shifts.begin(), shifts.end(), is_near_tie));  // pointers stay
+  for (const double shift : shifts) {
+    const double by = std::isnan(shift) ? -256 : std::clamp(255 * shift, -256.0, 256.0);
+    const double nearest = std::nearbyint(by);
+    cpu::ByteShift entry{static_cast<uint8_t>(std::clamp(nearest, 0.0, 255.0)),
+                         static_cast<uint8_t>(std::clamp(-nearest, 0.0, 255.0)), nullptr};
+    if (is_near_tie(shift)) {
+      tables.emplace_back();
+      for (int x = 0; x < 256; ++x) tables.back()[x] = rounded_byte(x + 255 * shift);
+      entry.table = tables.back().data();
+    }
+    result.push_back(entry);
   }
   return result;
 }
@@ -213,9 +232,9 @@ Tensor color_pca_cpu(const Tensor& input, const Tensor& eigenvectors, const Tens
   }
   const std::vector<double> exact = shifts_of(eigenvectors, eigenvalues, alphas);
   if (input.scalar_type() == at::kByte) {
-    std::vector<cpu::ByteShift> shifts(exact.size());
-    for (size_t i = 0; i < shifts.size(); ++i) shifts[i] = byte_shift(255 * exact[i]);
-    add_shifts<uint8_t>(input, output, shifts, 4, cpu::kernels<float>().add_shift_to_bytes);
+    std::vector<std::array<uint8_t, 256>> tables;
+    const std::vector<cpu::ByteShift> shifts = byte_shifts(exact, tables);
+    add_shifts<uint8_t>(input, output, shifts, 2, cpu::kernels<float>().add_shift_to_bytes);
     return output;
   }
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "color_pca", [&] {

@@ -14,10 +14,11 @@ struct ColorRows {
   int64_t rows, length, cycle;
 };
 
-// What is added to a byte, by its parity: a tie x + 0.5 goes to the even neighbour, up from an odd
-// byte and down from an even one. One of the two numbers is zero.
+// What becomes of a byte: x + add - subtract, saturated, of which one is zero; or, where a sum
+// comes near a tie, whatever `table` says of each of the 256.
 struct ByteShift {
-  uint8_t add[2], subtract[2];
+  uint8_t add, subtract;
+  const uint8_t* table;  // or null
 };
 
 // Adds to every cell the shift of its row and channel. A task is a block of `block` cells of a row,

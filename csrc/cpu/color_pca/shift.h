@@ -1,8 +1,8 @@
 // Adds one colour to every pixel of an image (Krizhevsky, Sutskever and Hinton 2012, section 4.1),
 // and its transpose, the sum of all pixels. Included by isa/*.cpp.
 //
-// The shifts of a row are written out once as a pattern long enough for plain loops over contiguous
-// memory, which the compiler vectorises: (N, C, H, W) and (N, H, W, C) are the same code.
+// Plain loops over contiguous memory, which the compiler vectorises. Where channels take turns,
+// their shifts are written out once as a pattern of whole cache lines.
 
 // Writes `cycle` values again and again, `count` cells in all; the first `cycle` are there already.
 template <typename T>
@@ -11,6 +11,12 @@ inline void repeat(int64_t cycle, int64_t count, T* cells) {
     const int64_t more = count - done < done ? count - done : done;
     __builtin_memcpy(cells + done, cells, more * sizeof(T));
   }
+}
+
+// y = x + shift, one shift for all
+template <typename T>
+inline void shift_cells_alike(int64_t count, const T* __restrict x, T shift, T* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = x[i] + shift;
 }
 
 // y = x + shift
@@ -27,22 +33,14 @@ inline uint8_t shifted_byte(uint8_t x, uint8_t add, uint8_t subtract) {
   return static_cast<uint8_t>((sum > subtract ? sum : subtract) - subtract);
 }
 
+inline void shift_bytes_alike(int64_t count, const uint8_t* __restrict x, uint8_t add,
+                              uint8_t subtract, uint8_t* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = shifted_byte(x[i], add, subtract);
+}
+
 inline void shift_bytes(int64_t count, const uint8_t* __restrict x, const uint8_t* __restrict add,
                         const uint8_t* __restrict subtract, uint8_t* __restrict y) {
   for (int64_t i = 0; i < count; ++i) y[i] = shifted_byte(x[i], add[i], subtract[i]);
-}
-
-// The same where odd bytes have a shift of their own.
-inline void shift_bytes_by_parity(int64_t count, const uint8_t* __restrict x,
-                                  const uint8_t* __restrict even_add,
-                                  const uint8_t* __restrict even_subtract,
-                                  const uint8_t* __restrict odd_add,
-                                  const uint8_t* __restrict odd_subtract, uint8_t* __restrict y) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint8_t even = shifted_byte(x[i], even_add[i], even_subtract[i]);
-    const uint8_t odd = shifted_byte(x[i], odd_add[i], odd_subtract[i]);
-    y[i] = x[i] & 1 ? odd : even;
-  }
 }
 
 // The cells of a task: where they begin, and how many they are.
@@ -65,6 +63,11 @@ void add_shift(const ColorShift<T, T>& p, int64_t first, int64_t last, T* worksp
     const ShiftTask task = shift_task(p, index);
     const int64_t row = task.row % p.shift_rows;
     const T* const shifts = p.shifts + row * p.layout.cycle;
+    if (p.layout.cycle == 1) {
+      shift_cells_alike(task.end - task.start, p.input + task.start, shifts[0],
+                        p.output + task.start);
+      continue;
+    }
     if (row != written) {
       for (int64_t c = 0; c < p.layout.cycle; ++c) workspace[c] = shifts[c];
       repeat(p.layout.cycle, p.pattern, workspace);
@@ -77,47 +80,56 @@ void add_shift(const ColorShift<T, T>& p, int64_t first, int64_t last, T* worksp
   }
 }
 
-// Writes out four patterns – what is added to and subtracted from even bytes, then odd ones – and
-// tells whether they differ.
-inline bool write_byte_patterns(const ByteShift* shifts, int64_t cycle, int64_t pattern,
-                                uint8_t* to) {
-  bool differ = false;
+// Bytes start <= i < end of a row by their tables. Rare: shifts that end in a half are handmade.
+inline void look_bytes_up(const ColorShift<uint8_t, ByteShift>& p, const ByteShift* shifts,
+                          const ShiftTask& task) {
+  const int64_t cycle = p.layout.cycle;
   for (int64_t c = 0; c < cycle; ++c) {
     const ByteShift& shift = shifts[c];
-    for (int parity = 0; parity < 2; ++parity) {
-      to[(2 * parity) * pattern + c] = shift.add[parity];
-      to[(2 * parity + 1) * pattern + c] = shift.subtract[parity];
+    for (int64_t i = task.start + c; i < task.end; i += cycle) {
+      const uint8_t x = p.input[i];
+      p.output[i] =
+          shift.table == nullptr ? shifted_byte(x, shift.add, shift.subtract) : shift.table[x];
     }
-    differ |= shift.add[0] != shift.add[1] || shift.subtract[0] != shift.subtract[1];
   }
-  for (int i = 0; i < 4; ++i) repeat(cycle, pattern, to + i * pattern);
-  return differ;
 }
 
-// The same for bytes, in every table (T is not used). workspace: 4 * p.pattern elements.
+// The same for bytes, in every table (T is not used). workspace: 2 * p.pattern elements.
 template <typename T>
 void add_shift_to_bytes(const ColorShift<uint8_t, ByteShift>& p, int64_t first, int64_t last,
                         uint8_t* workspace) {
+  const int64_t cycle = p.layout.cycle;
+  uint8_t* const add = workspace;
+  uint8_t* const subtract = workspace + p.pattern;
   int64_t written = -1;
-  bool by_parity = false;
-  const uint8_t* const add = workspace;
-  const uint8_t* const subtract = add + p.pattern;
+  bool tables = false;
   for (int64_t index = first; index < last; ++index) {
     const ShiftTask task = shift_task(p, index);
     const int64_t row = task.row % p.shift_rows;
-    if (row != written) {
-      const ByteShift* const shifts = p.shifts + row * p.layout.cycle;
-      by_parity = write_byte_patterns(shifts, p.layout.cycle, p.pattern, workspace);
+    const ByteShift* const shifts = p.shifts + row * cycle;
+    if (cycle == 1 && shifts[0].table == nullptr) {
+      shift_bytes_alike(task.end - task.start, p.input + task.start, shifts[0].add,
+                        shifts[0].subtract, p.output + task.start);
+      continue;
     }
-    written = row;
+    if (row != written) {
+      tables = false;
+      for (int64_t c = 0; c < cycle; ++c) {
+        add[c] = shifts[c].add;
+        subtract[c] = shifts[c].subtract;
+        tables = tables || shifts[c].table != nullptr;
+      }
+      repeat(cycle, p.pattern, add);
+      repeat(cycle, p.pattern, subtract);
+      written = row;
+    }
+    if (tables) {
+      look_bytes_up(p, shifts, task);
+      continue;
+    }
     for (int64_t i = task.start; i < task.end; i += p.pattern) {
       const int64_t count = task.end - i < p.pattern ? task.end - i : p.pattern;
-      if (by_parity) {
-        shift_bytes_by_parity(count, p.input + i, add, subtract, subtract + p.pattern,
-                              subtract + 2 * p.pattern, p.output + i);
-      } else {
-        shift_bytes(count, p.input + i, add, subtract, p.output + i);
-      }
+      shift_bytes(count, p.input + i, add, subtract, p.output + i);
     }
   }
 }

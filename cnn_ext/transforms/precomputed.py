@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
+
+from cnn_ext.transforms.label_safe import parts_of
 
 MANIFEST = "manifest.json"
 
@@ -63,12 +65,12 @@ def precompute(
 ) -> Precomputed:
     """Transforms every sample of a data set, once or several times, and writes the results to disk.
 
-    Each result has a seed of its own, made of ``seed`` and its number: the files do not depend on what was
-    computed before them, and a run that was interrupted is continued by calling again.
+    Each result has a seed of its own, made of ``seed`` and its number: the files do not depend on what
+    was computed before them, and a run that was interrupted is continued by calling again.
 
     Args:
         dataset: map-style; samples are an image, or a tuple or dict with one.
-        transform: for one sample: what a v2 transform takes. Of a (image, label) tuple v2 changes the image.
+        transform: for one sample: what a v2 transform takes. Of (image, label) v2 changes the image.
         folder: for the files; made if it is missing.
         copies: of each sample, all drawn differently. Sample i of copy k is number k len(dataset) + i.
         seed: of torch's generator, which v2's transforms draw from. It is restored afterwards.
@@ -78,7 +80,7 @@ def precompute(
         The results as a data set.
 
     Raises:
-        ValueError: the folder holds results of other arguments; or a transform has a generator of its own.
+        ValueError: the folder holds results of other arguments; or a transform has its own generator.
         TypeError: a result holds something else than tensors, numbers, strings and containers of these.
 
     Example:
@@ -139,11 +141,11 @@ def _claim(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _refuse_generators(transform: Callable) -> None:
-    for module in transform.modules() if isinstance(transform, nn.Module) else []:
-        if isinstance(getattr(module, "generator", None), torch.Generator):
+    for part in parts_of(transform):
+        if isinstance(getattr(part, "generator", None), torch.Generator):
             raise ValueError(
-                f"transform: {type(module).__name__} has a generator of its own, whose draws depend on what "
-                "was computed before; leave it out and pass seed="
+                f"transform: {type(part).__name__} has a generator of its own, whose draws depend on "
+                "what was computed before; leave it out and pass seed="
             )
 
 
@@ -153,8 +155,9 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return value
     raise TypeError(
-        f"transform: expected tensors, numbers, strings and containers of these, got {type(value).__name__}"
-        "; begin the transform with torchvision.transforms.v2.ToImage() to get a tensor of a PIL image"
+        "transform: expected tensors, numbers, strings and containers of these, got "
+        f"{type(value).__name__}; "
+        "begin the transform with torchvision.transforms.v2.ToImage() to get a tensor of a PIL image"
     )
 
 
