@@ -12,6 +12,12 @@ variants = pytest.mark.parametrize("variant", ["2012", "caffenet", "one_weird_tr
 LOSS = torch.nn.CrossEntropyLoss()
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Beside another test process, more threads than cores wait for each other in small layers."""
+    torch.set_num_threads(1)
+
+
 def parameters(model):
     return sum(p.numel() for p in model.parameters())
 

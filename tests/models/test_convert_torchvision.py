@@ -49,7 +49,7 @@ def build(name):
             stack.enter_context(torch.device("meta"))
         model = torchvision.models.get_model(name, **ARGUMENTS.get(name, {}))
     if name.startswith(("vgg", "alexnet")):
-        model.classifier = nn.Linear(model.classifier[-3 if name == "alexnet" else 0].in_features, 8)
+        model.classifier = nn.Linear(model.classifier[1 if name == "alexnet" else 0].in_features, 8)
         model.to_empty(device="cpu").apply(
             lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None
         )

@@ -15,6 +15,12 @@ SHARED = [name for name in NAMES if hasattr(torchvision.models, name)]
 LOSS = torch.nn.CrossEntropyLoss()
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Beside another test process, more threads than cores wait for each other in small layers."""
+    torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize(
     ("name", "count", "depth"),
     [  # table 2 has millions; these are its columns counted out
