@@ -11,9 +11,20 @@ from cnn_ext import functional, matrix, models, nn, ops, transforms
 from cnn_ext.functional import default_algorithm
 from cnn_ext.models.convert import convert, revert
 
+
+def __getattr__(name: str):
+    """``cnn_ext.compare``, which needs the ``train`` extra and is loaded when it is asked for."""
+    if name == "compare":
+        from cnn_ext.training.compare import compare
+
+        return compare
+    raise AttributeError(f"module 'cnn_ext' has no attribute {name!r}")
+
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "compare",
     "convert",
     "default_algorithm",
     "functional",

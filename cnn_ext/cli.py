@@ -51,8 +51,97 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=_fit_pca)
 
+    command = commands.add_parser(
+        "compare",
+        help="a network layer by layer beside torch's: errors against float64, times, memory",
+    )
+    command.add_argument("model", help="of cnn_ext.models or of torchvision, such as vgg16 or resnet50")
+    command.add_argument("--batch", type=_positive, default=1)
+    command.add_argument("--size", type=_positive, default=224, help="of the square images: 224")
+    command.add_argument("--rounds", type=_positive, default=5, help="timed runs of each layer: 5")
+    command.add_argument("--html", type=Path, help="write the table there")
+    command.add_argument("--picture", type=Path, help="draw errors and times there")
+    command.add_argument("--json", action="store_true", help="for a program to read")
+    command.set_defaults(run=_compare)
+
+    _add_train(commands)
+
     options = parser.parse_args(arguments)
     return options.run(options)
+
+
+# What our own messages about options start with; anything else is a fault, and its trace is wanted.
+EXPLAINED = ("expected --model", "resume:", "data:", "model:", "recipe:", "width:", "image_size:",
+             "variant:", "init:", "num_classes:")  # fmt: skip
+
+
+def _add_train(commands) -> None:
+    command = commands.add_parser("train", help="train a network by name on a data set by name")
+    command.add_argument(
+        "--model", help="lenet5, lenet5:1998, alexnet, alexnet:caffenet, vgg11 ... or torchvision's"
+    )
+    command.add_argument(
+        "--data", help="digits, photographs, mnist, fashion_mnist, cifar10, cifar100, or a folder"
+    )
+    command.add_argument(
+        "--recipe", help="a preset: adamw, lenet5, alexnet, vgg, alexnet-small, vgg-small"
+    )
+    command.add_argument("--layers", choices=["cnn_ext", "torch"], default="cnn_ext")
+    command.add_argument("--width", type=float, default=1.0, help="of alexnet and vgg")
+    command.add_argument("--image-size", type=_positive, help="of the squares that the network sees")
+    command.add_argument("--epochs", type=_positive, help="instead of the recipe's")
+    command.add_argument("--batch-size", type=_positive, help="of each process")
+    command.add_argument("--learning-rate", type=float)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--precision", default="32-true", help="as Lightning has it: bf16-mixed, 64-true"
+    )
+    command.add_argument("--compile", action="store_true", help="with torch.compile")
+    command.add_argument(
+        "--ten-crop", action="store_true", help="evaluate on ten crops of each image too"
+    )
+    command.add_argument("--accelerator", default="auto", help="cpu, gpu: as Lightning has it")
+    command.add_argument("--devices", type=_positive, default=1, help="processes of each host")
+    command.add_argument("--nodes", type=_positive, default=1, help="hosts, started by torchrun")
+    command.add_argument("--workers", type=int, default=0, help="processes that read images")
+    command.add_argument("--downloads", default="data", help="where data sets are kept: data")
+    command.add_argument("--out", type=Path, default=Path("runs/train"), help="default: runs/train")
+    command.add_argument(
+        "--resume", action="store_true", help="continue the run in --out, with the options it has there"
+    )
+    command.add_argument("--json", action="store_true", help="print the report as JSON, and no bars")
+    command.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    try:
+        from cnn_ext.training import train
+    except ModuleNotFoundError as missing:
+        return _needs(missing)
+    fields = train.Options.__dataclass_fields__
+    chosen = {key: value for key, value in vars(options).items() if key in fields}
+    try:
+        if options.resume:
+            kept = options.out / "options.json"
+            if not kept.exists():
+                raise ValueError(f"resume: there is no run in {str(options.out)!r}")
+            chosen = json.loads(kept.read_text())
+        elif not (options.model and options.data):
+            raise ValueError("expected --model and --data, or --resume")
+        report = train.run(train.Options(**chosen), options.out, options.resume, not options.json)
+    except (ValueError, RuntimeError) as error:
+        if not str(error).startswith(EXPLAINED):
+            raise
+        print(f"cnn-ext train: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(report))
+    else:
+        print(f"\ntest accuracy {report['accuracy']:.2%}", end="")
+        ten = report.get("ten_crop_accuracy")
+        print(f", over ten crops {ten:.2%}" if ten is not None else "")
+        print(f"Written: {options.out}")
+    return 0
 
 
 def _positive(text: str) -> int:
@@ -70,15 +159,42 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0
 
 
+def _needs(missing: ModuleNotFoundError) -> int:
+    print(
+        f"This needs {missing.name}. Type: pip install --no-build-isolation '.[train]'", file=sys.stderr
+    )
+    return 1
+
+
+def _compare(options: argparse.Namespace) -> int:
+    try:
+        import torch
+
+        from cnn_ext.training.compare import compare
+        from cnn_ext.training.networks import build
+    except ModuleNotFoundError as missing:
+        return _needs(missing)
+    try:
+        model, channels = build(options.model, image_size=options.size)
+    except ValueError as error:
+        print(f"cnn-ext compare: {error}", file=sys.stderr)
+        return 2
+    torch.manual_seed(0)
+    images = torch.randn(options.batch, channels, options.size, options.size)
+    report = compare(model, images, rounds=options.rounds)
+    if options.html:
+        options.html.write_text(report._repr_html_())
+    if options.picture:
+        report.plot().savefig(options.picture, dpi=110)
+    print(report.to_json() if options.json else report)
+    return 0
+
+
 def _demo(options: argparse.Namespace) -> int:
     try:
         from cnn_ext.training import demo
     except ModuleNotFoundError as missing:
-        print(
-            f"The demo needs {missing.name}. Type: pip install --no-build-isolation '.[train]'",
-            file=sys.stderr,
-        )
-        return 1
+        return _needs(missing)
     report = demo.run(options.out, options.variant, options.epochs, options.seed)
     print()
     print(json.dumps(report) if options.json else demo.table(report))

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable
 
 import torch
+from torch.nn.utils import parametrize
 
 from cnn_ext import nn
 from cnn_ext.nn.convolution import _Convolution
@@ -19,6 +20,7 @@ from cnn_ext.nn.convolution import _Convolution
 TWINS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     getattr(torch.nn, name): getattr(nn, name) for name in nn.__all__
 }
+EXCLUDED = "it is excluded"
 
 
 def convert(
@@ -33,8 +35,8 @@ def convert(
         inplace: change ``model`` itself rather than a deep copy.
 
     Returns:
-        The model; ``state_dict`` keys, hooks, dtype, device and training mode are unchanged. A
-        subclass of a layer is somebody's own and is left alone, with a warning that names it.
+        The model; ``state_dict`` keys, hooks, parametrizations, dtype, device and training mode are
+        unchanged. What :func:`left_alone` names is left alone, with a warning unless it is excluded.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 5), torch.nn.ReLU())
@@ -43,18 +45,71 @@ def convert(
     """
     if not inplace:
         model = copy.deepcopy(model)
-    excluded = tuple(exclude)
-    names = {name for name, _ in model.named_modules(remove_duplicate=False)}
-    if unknown := [name for name in excluded if name not in names]:
-        raise ValueError(f"exclude: the model has no module named {unknown[0]!r}")
+    reasons = left_alone(model, exclude=exclude)
     for name, module in model.named_modules():
-        if any(name == e or name.startswith(e + ".") or e == "" for e in excluded):
-            continue
-        if twin := TWINS.get(type(module)):
-            module.__class__ = twin
-        elif isinstance(module, tuple(TWINS)) and not isinstance(module, tuple(TWINS.values())):
-            _left_alone("convert", name, module, "it is a subclass, with a forward of its own")
+        twin = TWINS.get(parametrize.type_before_parametrizations(module))
+        if reasons.get(name, EXCLUDED) != EXCLUDED:
+            _left_alone("convert", name, module, reasons[name])
+        elif twin and name not in reasons:
+            _become(module, twin)
     return model
+
+
+def left_alone(model: torch.nn.Module, *, exclude: Iterable[str] = ()) -> dict[str, str]:
+    """What :func:`convert` leaves alone though it looks like a layer that has a twin here, and why.
+
+    Args:
+        model, exclude: as for :func:`convert`.
+
+    Returns:
+        Reasons by module name; nothing for what is swapped, and for layers of other kinds.
+
+    Example:
+        >>> class Mine(torch.nn.Conv2d):
+        ...     pass
+        >>> left_alone(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), Mine(1, 1, 1), torch.nn.ReLU()))
+        {'1': 'Mine is a subclass of Conv2d, perhaps with a forward of its own'}
+    """
+    excluded = _modules_in(model, exclude)
+    reasons = {}
+    for name, module in model.named_modules():
+        kind = parametrize.type_before_parametrizations(module)
+        if issubclass(kind, tuple(TWINS.values())):
+            continue
+        twins = [theirs.__name__ for theirs in TWINS if issubclass(kind, theirs)]
+        if isinstance(module, torch.jit.ScriptModule):
+            twins = [theirs.__name__ for theirs in TWINS if theirs.__name__ == module.original_name]
+        if not twins:
+            continue
+        if module in excluded:
+            reasons[name] = EXCLUDED
+        elif isinstance(module, torch.jit.ScriptModule):
+            reasons[name] = "it is compiled by TorchScript: convert the model before it is scripted"
+        elif kind not in TWINS:
+            of = twins[-1]  # LazyConv2d is a Conv2d too: the table has the plain ones first
+            reasons[name] = f"{kind.__name__} is a subclass of {of}, perhaps with a forward of its own"
+    return reasons
+
+
+def _modules_in(model: torch.nn.Module, names: Iterable[str]) -> set[torch.nn.Module]:
+    """The modules of these names and all that is in them, by whichever name."""
+    known = dict(model.named_modules(remove_duplicate=False))
+    names = tuple(names)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"exclude: the model has no module named {unknown[0]!r}")
+    return {inner for name in names for inner in known[name].modules()}
+
+
+def _become(module: torch.nn.Module, kind: type[torch.nn.Module]) -> None:
+    """Changes the class of a module where it stands.
+
+    A parametrization has put a class of the module's own between it and its layer's class, which has
+    the computed tensors as properties: it gets such a class over the new one.
+    """
+    if parametrize.is_parametrized(module):
+        members = {k: v for k, v in vars(type(module)).items() if k not in ("__dict__", "__weakref__")}
+        kind = type(f"Parametrized{kind.__name__}", (kind,), members)
+    module.__class__ = kind
 
 
 def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
@@ -74,13 +129,14 @@ def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
         model = copy.deepcopy(model)
     ours: dict[type, type[torch.nn.Module]] = {twin: theirs for theirs, twin in TWINS.items()}
     for name, module in model.named_modules():
-        if type(module) not in ours:
+        theirs = ours.get(parametrize.type_before_parametrizations(module))
+        if theirs is None:
             continue
         if reason := _say_as_torch(module):
             _left_alone("revert", name, module, reason)
             continue
         module.__dict__.pop("algorithm", None)
-        module.__class__ = ours[type(module)]  # type: ignore[assignment]
+        _become(module, theirs)
     return model
 
 

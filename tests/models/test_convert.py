@@ -1,11 +1,17 @@
 """Swapping layers in anybody's network and back."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
+from torch.nn.utils.parametrize import remove_parametrizations, type_before_parametrizations
 
 import cnn_ext
 from cnn_ext import convert, revert
+from cnn_ext.models.convert import left_alone
 
 
 def a_network():
@@ -79,9 +85,64 @@ def test_a_subclass_is_left_alone_and_named():
     class Mine(nn.Conv2d):
         pass
 
-    with pytest.warns(UserWarning, match=r"left 0 \(Mine\) alone: it is a subclass"):
+    with pytest.warns(UserWarning, match=r"left 0 \(Mine\) alone: Mine is a subclass of Conv2d"):
         model = convert(nn.Sequential(Mine(1, 1, 3)))
     assert type(model[0]) is Mine
+
+
+def test_what_is_left_alone_is_told_with_its_reason():
+    class Mine(nn.Conv2d):
+        pass
+
+    scripted = torch.jit.script(nn.Conv2d(1, 1, 1))
+    model = nn.Sequential(
+        nn.Conv2d(1, 1, 1), Mine(1, 1, 1), nn.LazyConvTranspose2d(1, 1), scripted, nn.ReLU()
+    )
+    reasons = left_alone(model, exclude=["0"])
+    assert reasons["0"] == "it is excluded"
+    assert reasons["1"] == "Mine is a subclass of Conv2d, perhaps with a forward of its own"
+    assert reasons["2"].startswith("LazyConvTranspose2d is a subclass of ConvTranspose2d")
+    assert reasons["3"].startswith("it is compiled by TorchScript")
+    assert list(reasons) == ["0", "1", "2", "3"]
+    assert left_alone(nn.Sequential(cnn_ext.nn.Conv2d(1, 1, 1), nn.ReLU())) == {}
+
+
+def test_a_module_with_two_names_is_excluded_by_either():
+    assert type(convert(a_network(), exclude=["4"])[2]) is nn.Conv2d
+
+
+@pytest.mark.parametrize("wrap", [weight_norm, spectral_norm, orthogonal])
+def test_parametrizations_are_kept(wrap):
+    model = nn.Sequential(wrap(nn.Conv2d(2, 4, 3)), nn.ReLU(), nn.Conv2d(4, 1, 1)).double().eval()
+    input = torch.randn(1, 2, 6, 6, dtype=torch.double)
+    ours = convert(model)
+    assert type_before_parametrizations(ours[0]) is cnn_ext.nn.Conv2d
+    assert type_before_parametrizations(model[0]) is nn.Conv2d  # the original is another class
+    assert ours.state_dict().keys() == model.state_dict().keys()
+    torch.testing.assert_close(ours(input), model(input))
+    for m in (ours, model):
+        m(input).square().sum().backward()
+    for p, q in zip(ours.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+    back = revert(ours)
+    assert type_before_parametrizations(back[0]) is nn.Conv2d
+    torch.testing.assert_close(back(input), model(input))
+    remove_parametrizations(ours[0], "weight")
+    assert type(ours[0]) is cnn_ext.nn.Conv2d
+
+
+def test_pruned_and_old_style_normalised_layers_are_kept():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 2, 1))
+    prune.random_unstructured(model[0], "weight", 0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nn.utils.weight_norm(model[1])
+    input = torch.randn(1, 2, 6, 6)
+    before = model(input)
+    ours = convert(model, inplace=True)  # torch cannot copy such layers
+    assert type(ours[0]) is type(ours[1]) is cnn_ext.nn.Conv2d
+    torch.testing.assert_close(ours(input), before)
+    assert (ours[0].weight == 0).sum() == 36
 
 
 @pytest.mark.parametrize(

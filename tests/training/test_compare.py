@@ -1,10 +1,16 @@
 """The measurements of the demonstration: they must notice what is wrong."""
 
+import json
+
 import pytest
 import torch
+import torchvision
 from torch import nn
 
-from cnn_ext.training.compare import layer_errors, relative_error, step_seconds
+import cnn_ext
+from cnn_ext import cli
+from cnn_ext.models import alexnet
+from cnn_ext.training.compare import compare, layer_errors, on_torch, relative_error, step_seconds
 
 BATCH = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
 LOSS = nn.CrossEntropyLoss()
@@ -52,3 +58,187 @@ def test_relative_error_of_nothing_is_nothing():
     zero = torch.zeros(3)
     assert relative_error(zero, zero) == 0
     assert relative_error(zero + 1, zero) == float("inf")
+
+
+class Twice(nn.Conv2d):
+    """Somebody's own."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Beside another test process, more threads than cores wait for each other in small layers."""
+    torch.set_num_threads(1)
+
+
+def a_deep_network():
+    shared = nn.Conv2d(4, 4, 3, padding=1)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.ReLU(inplace=True), shared, nn.BatchNorm2d(4), nn.ReLU(inplace=True),
+        shared, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3),
+    )  # fmt: skip
+
+
+IMAGES = torch.randn(2, 2, 8, 8)
+
+
+def report_of(model, x=IMAGES):
+    return compare(model, x, rounds=1, progress=False)
+
+
+def test_every_layer_is_in_the_table_with_what_it_is():
+    report = report_of(a_deep_network())
+    assert [layer.name for layer in report.layers] == ["0", "1", "3", "4", "2", "6", "7", "8"]
+    first, dense = report.layers[0], report.layers[-1]
+    assert (first.input_shape, first.output_shape) == ((2, 2, 8, 8), (2, 4, 6, 6))
+    assert (first.parameters, first.flops) == (4 * 2 * 9 + 4, 2 * 2 * 4 * 36 * 18)
+    assert (first.algorithm, dense.algorithm) == ("implicit_gemm", None)
+    assert (first.receptive_field, report.layers[5].receptive_field) == ((3, 3), (8, 8))
+    assert dense.ratio is None
+    assert report.parameters == sum(p.numel() for p in a_deep_network().parameters())
+
+
+def test_errors_of_a_good_network_are_rounding_and_nothing_parts():
+    report = report_of(a_deep_network())
+    assert report.first_parting is None
+    for measured in (report.ours, report.torch, *(layer.ours for layer in report.layers)):
+        assert all(error < 2e-6 for error in measured.errors())
+    assert any(error > 0 for error in report.layers[0].ours.errors())
+
+
+@pytest.mark.parametrize("what", ["output", "gradient", "nan"])
+def test_the_first_wrong_layer_is_named_and_those_behind_it_are_not(what, monkeypatch):
+    right = cnn_ext.nn.Conv2d._conv_forward
+
+    class OffByOnePercent(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return {"output": 1.01 * x, "gradient": x.clone(), "nan": x / 0 * 0}[what]
+
+        @staticmethod
+        def backward(ctx, g):
+            return g if what == "output" else 1.01 * g
+
+    def wrong(self, input, weight, bias):
+        output = right(self, input, weight, bias)
+        return OffByOnePercent.apply(output) if self.in_channels == 4 else output
+
+    monkeypatch.setattr(cnn_ext.nn.Conv2d, "_conv_forward", wrong)
+    report = report_of(a_deep_network())
+    assert report.first_parting == "2"
+    assert [layer.name for layer in report.layers if layer.parts] == ["2"]
+    assert "The first layer beyond bounds is 2." in str(report)
+
+
+def test_a_network_is_measured_whichever_layers_it_is_built_of():
+    for layers in (cnn_ext.nn, torch.nn):
+        model = alexnet(width=1 / 16, num_classes=3, image_size=64, layers=layers, init="he")
+        report = report_of(model, torch.randn(1, 3, 64, 64))
+        swapped = [layer.kind for layer in report.layers if layer.algorithm]
+        assert swapped == ["Conv2d", "LocalResponseNorm"] * 2 + ["Conv2d"] * 3
+        assert report.first_parting is None
+
+
+@pytest.mark.filterwarnings("ignore:revert. left")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        cnn_ext.nn.Conv2d(4, 2, 3, stride=2, padding="same"),
+        cnn_ext.nn.Conv2d(4, 2, 3, padding=(0, 1, 2, 0), padding_mode="circular"),
+        cnn_ext.nn.LocalResponseNorm(3, 0.1, 0.5, 1.0, region="spatial"),
+        cnn_ext.nn.LocalResponseNorm(3, 0.1, 0.5, 1.0, region="spatial", alpha_scaling="sum"),
+        cnn_ext.nn.LocalResponseNorm(3, 0.1, 0.5, 1.0, channel_dim=3, alpha_scaling="sum"),
+    ],
+    ids=lambda layer: layer.extra_repr(),
+)
+def test_what_torch_has_no_layer_for_is_said_in_its_operations(layer):
+    theirs, input = on_torch(layer), torch.randn(2, 4, 6, 6)
+    assert not type(theirs).__module__.startswith("cnn_ext.nn")
+    torch.testing.assert_close(theirs(input), layer(input))
+
+
+def test_the_algorithm_is_the_one_that_was_taken():
+    plain, depthwise = cnn_ext.nn.Conv2d(4, 8, 3), cnn_ext.nn.Conv2d(4, 4, 3, groups=4)
+    asked = cnn_ext.nn.Conv2d(4, 8, 3, algorithm="im2col")
+    layers = report_of(
+        nn.Sequential(asked, nn.Conv2d(8, 4, 1), depthwise, plain), torch.randn(1, 4, 9, 9)
+    )
+    assert [layer.algorithm for layer in layers.layers] == [
+        "im2col", "implicit_gemm", "direct", "implicit_gemm"
+    ]  # fmt: skip
+
+
+def test_memory_kept_for_the_backward_pass_is_counted():
+    layer = nn.Sequential(nn.LocalResponseNorm(5))
+    (norm,) = report_of(layer, torch.randn(2, 8, 16, 16)).layers
+    assert norm.ours.kept_bytes == 2 * 8 * 16 * 16 * 4  # its input, and nothing else
+    assert norm.torch.kept_bytes > 2 * norm.ours.kept_bytes
+
+
+def test_the_model_is_left_as_it_was():
+    model = a_deep_network().train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report_of(model)
+    assert model.training
+    assert type(model[0]) is nn.Conv2d
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_networks_with_branches_attention_and_several_outputs_are_served():
+    resnet = torchvision.models.resnet18(num_classes=3)
+    assert report_of(resnet, torch.randn(1, 3, 32, 32)).first_parting is None
+    vit = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 8, num_classes=3)
+    report = report_of(vit, torch.randn(1, 3, 32, 32))
+    assert "MultiheadAttention" in {layer.kind for layer in report.layers}
+    segment = torchvision.models.get_model("lraspp_mobilenet_v3_large", weights_backbone=None)
+    assert report_of(segment, torch.randn(1, 3, 32, 32)).first_parting is None
+
+
+def test_what_was_left_alone_is_told():
+    report = report_of(nn.Sequential(Twice(2, 2, 3)))
+    assert "Twice is a subclass" in report.left_alone["0"]
+    assert "Left alone: 0" in str(report)
+
+
+def test_the_report_is_table_frame_picture_page_and_json():
+    report = report_of(a_deep_network())
+    assert "implicit_gemm" in str(report)
+    frame = report.to_dataframe()
+    assert list(frame["name"])[-1] == "total"
+    assert len(frame) == len(report.layers) + 1
+    assert report._repr_html_().count("<tr") == len(report.layers) + 2
+    read = json.loads(report.to_json())
+    assert read["rows"][0]["output_error"] == report.layers[0].ours.output_error
+    assert read["tf32"] == "off"
+    assert len(report.plot().axes) == 2
+
+
+def test_tf32_is_off_while_it_measures_and_afterwards_as_it_was(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    model = nn.Sequential(nn.Conv2d(2, 2, 1))
+    model[0].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    report_of(model)
+    assert set(seen) == {False}
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(("x", "message"), [(torch.zeros(1, dtype=torch.long), "x: expected a float"),
+                                            ((), "x: expected a floating")])  # fmt: skip
+def test_bad_input_is_named(x, message):
+    with pytest.raises(ValueError, match=message):
+        compare(a_deep_network(), x)
+    with pytest.raises(ValueError, match="rounds: expected at least 1"):
+        compare(a_deep_network(), IMAGES, rounds=0)
+
+
+def test_the_command_compares_a_network_by_name(capsys, tmp_path):
+    page, picture = tmp_path / "page.html", tmp_path / "picture.png"
+    arguments = ["compare", "lenet5:1998", "--size", "32", "--rounds", "1", "--json",
+                 "--html", str(page), "--picture", str(picture)]  # fmt: skip
+    assert cli.main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "LeNet51998"
+    assert page.read_text().startswith("<table>")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["compare", "lenet6"]) == 2
+    assert "model: expected one of alexnet, lenet5" in capsys.readouterr().err
