@@ -69,7 +69,7 @@ def convolution_algorithm(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> str:
-    """The algorithm that ``algorithm="auto"`` means for a two-dimensional convolution on the CPU.
+    """The algorithm that ``algorithm="auto"`` means for a convolution on the CPU.
 
     A function of the shape and the dtype, never of a timing, so that results do not change from run
     to run: ``"direct"`` for depthwise convolution with at most 64 filter cells; ``"winograd"`` for
@@ -78,13 +78,16 @@ def convolution_algorithm(
     ``"implicit_gemm"``.
 
     Args:
-        input_size: (N, C, H, W).
-        weight_size: (K, C / groups, R, S).
+        input_size: (N, C, H, W), or with one or three spatial axes.
+        weight_size: (K, C / groups, R, S), with as many.
         stride, padding, dilation, groups: as :func:`conv2d`.
         dtype: of input and weight. bfloat16 and float16 are computed in float32.
 
     Returns:
         A name that :func:`conv2d` takes as ``algorithm``.
+
+    Raises:
+        ValueError: sizes that are not those of a convolution.
 
     Example:
         >>> convolution_algorithm((16, 64, 56, 56), (64, 64, 3, 3), padding=1)
@@ -92,12 +95,13 @@ def convolution_algorithm(
         >>> convolution_algorithm((16, 64, 56, 56), (64, 64, 3, 3), padding=1, dtype=torch.float64)
         'implicit_gemm'
     """
-    if len(input_size) != 4 or len(weight_size) != 4:
+    axes = len(weight_size) - 2
+    if len(input_size) != len(weight_size) or not 1 <= axes <= 3:
         raise ValueError(
-            "convolution_algorithm: expected sizes (N, C, H, W) and (K, C / groups, R, S), "
+            "convolution_algorithm: expected sizes like (N, C, H, W) and (K, C / groups, R, S), "
             f"got {tuple(input_size)} and {tuple(weight_size)}"
         )
-    stride, dilation = _per_axis(stride, 2), _per_axis(dilation, 2)
+    stride, dilation = _per_axis(stride, axes), _per_axis(dilation, axes)
     amounts = padding_amounts(padding, input_size[2:], weight_size[2:], stride, dilation)
     single = dtype in (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
     return _C.chosen_algorithm(

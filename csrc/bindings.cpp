@@ -6,7 +6,7 @@
 #include <pybind11/stl.h>
 #include <torch/version.h>
 
-#include <array>
+#include <vector>
 
 #include "cpu/kernels.h"
 
@@ -39,26 +39,31 @@ std::vector<std::string> kernel_slots() {
 #undef CNN_EXT_SLOT
 }
 
-// What "auto" means for a convolution over (height, width): its name.
-std::string chosen_algorithm(bool single, std::array<int64_t, 4> input,
-                             std::array<int64_t, 4> weight, std::array<int64_t, 2> stride,
-                             std::array<int64_t, 4> padding, std::array<int64_t, 2> dilation,
-                             int64_t groups) {
+// What "auto" means for a convolution over one to three axes: its name. Sizes are (N, C, ...) and
+// (K, C / groups, ...); padding is before and after each axis, the last axis first.
+std::string chosen_algorithm(bool single, const std::vector<int64_t>& input,
+                             const std::vector<int64_t>& weight, const std::vector<int64_t>& stride,
+                             const std::vector<int64_t>& padding,
+                             const std::vector<int64_t>& dilation, int64_t groups) {
   cpu::Convolution c{};
-  c.N = input[0];
+  c.N = input.at(0);
   c.G = groups;
-  c.C = weight[1];
-  c.K = weight[0] / groups;
-  c.in[0] = c.out[0] = c.filter[0] = c.stride[0] = c.dilation[0] = 1;
-  for (int axis = 0; axis < 2; ++axis) {  // padding: before and after, the last axis first
-    c.in[axis + 1] = input[axis + 2];
-    c.filter[axis + 1] = weight[axis + 2];
-    c.stride[axis + 1] = stride[axis];
-    c.dilation[axis + 1] = dilation[axis];
-    c.padding[axis + 1] = padding[2 - 2 * axis];
-    const int64_t padded = input[axis + 2] + padding[2 - 2 * axis] + padding[3 - 2 * axis];
-    const int64_t extent = dilation[axis] * (weight[axis + 2] - 1) + 1;
-    c.out[axis + 1] = (padded - extent) / stride[axis] + 1;
+  c.C = weight.at(1);
+  c.K = weight.at(0) / groups;
+  const int axes = static_cast<int>(weight.size()) - 2;
+  for (int axis = 0; axis < cpu::kSpatial; ++axis) {
+    c.in[axis] = c.out[axis] = c.filter[axis] = c.stride[axis] = c.dilation[axis] = 1;
+    const int from = axis - (cpu::kSpatial - axes);
+    if (from < 0) continue;
+    const int64_t before = padding.at(2 * (axes - 1 - from));
+    const int64_t after = padding.at(2 * (axes - 1 - from) + 1);
+    c.in[axis] = input.at(from + 2);
+    c.filter[axis] = weight.at(from + 2);
+    c.stride[axis] = stride.at(from);
+    c.dilation[axis] = dilation.at(from);
+    c.padding[axis] = before;
+    const int64_t extent = c.dilation[axis] * (c.filter[axis] - 1) + 1;
+    c.out[axis] = (c.in[axis] + before + after - extent) / c.stride[axis] + 1;
   }
   return cpu::name_of(cpu::choose(c, single));
 }
@@ -78,6 +83,6 @@ PYBIND11_MODULE(_C, m) {
         "Lowers the instruction set in use, or raises it again, up to the best; for tests.");
   m.def("parallel_threads", &parallel_threads, "The number of threads that kernels run on.");
   m.def("chosen_algorithm", &chosen_algorithm,
-        "The algorithm that \"auto\" means for a two-dimensional convolution.");
+        "The algorithm that \"auto\" means for a convolution.");
   m.def("kernel_slots", &kernel_slots, "Names of the kernels that every instruction set provides.");
 }

@@ -14,7 +14,7 @@ from cnn_ext.nn.convolution import (
 )
 from cnn_ext.nn.local_response_norm import LocalResponseNorm
 
-__all__ = [
+__all__: list[str] = [
     "Conv1d",
     "Conv2d",
     "Conv3d",

@@ -388,24 +388,19 @@ def _receptive_fields(model: torch.nn.Module, inputs: tuple) -> dict[str, tuple[
 
 
 def chosen_algorithm(module: torch.nn.Module, call: Call) -> str:
-    """What ``"auto"`` computes a convolution with.
-
-    The algorithms add in different orders, so that they agree to rounding and seldom to the bit: the
-    one that gives the bits of ``"auto"`` is the one it took. Of several, the simplest.
-    """
+    """What the module computes with; ``"auto"`` is resolved for convolutions, by their shape."""
     asked = getattr(module, "algorithm", None)
-    if not isinstance(module, _Convolution) or asked != "auto":
-        return asked if asked not in (None, "auto") else "fused"
-    simple = ("direct", "implicit_gemm")
-    names = [*simple, *(set(functional.ALGORITHMS) - {"auto", *simple})]
-    with torch.no_grad():
-        result = module(*call.arguments, **call.keywords)
-        for name in names:
-            # One that cannot serve these shapes says so with a RuntimeError.
-            with contextlib.suppress(RuntimeError), functional.default_algorithm(name):
-                if torch.equal(module(*call.arguments, **call.keywords), result):
-                    return name
-    return "auto"
+    if asked is None:
+        return "fused"
+    if asked != "auto" or not isinstance(module, torch.nn.modules.conv._ConvNd) or module.transposed:
+        return asked
+    input = call.arguments[0]
+    size = input.shape if input.dim() == module.weight.dim() else (1, *input.shape)
+    padding = "valid" if module.padding_mode != "zeros" else module.padding
+    return functional.convolution_algorithm(
+        size, module.weight.shape, module.stride, padding, module.dilation, module.groups,
+        dtype=module.weight.dtype,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -193,9 +193,7 @@ def run(options: Options, folder: Path, resume: bool = False, progress: bool = T
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         trainer = _trainer(options, recipe, folder, progress)
         last = folder / "last.ckpt"
-        checkpoint = (
-            last if resume and last.exists() else None
-        )  # none before epoch one
+        checkpoint = last if resume and last.exists() else None  # none before epoch one
         start = time.perf_counter()
         trainer.fit(classifier, module, ckpt_path=checkpoint)
         seconds = time.perf_counter() - start
