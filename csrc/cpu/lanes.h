@@ -42,7 +42,41 @@ inline void transpose_square(Vec<T>* rows) {
   if constexpr (kLanes > 8) exchange_blocks<T, 8>(rows);
 }
 
+template <typename T, int... Lane>
+inline Vec<T> even_cells(Vec<T> a, Vec<T> b, std::integer_sequence<int, Lane...>) {
+  return {__builtin_shufflevector(a.lanes, b.lanes, (2 * Lane)...)};
+}
+
+// from[0], from[Step], from[2 * Step], ...: Step is 2 or 4. Reads nothing beyond the last of them.
+template <typename T, int Step>
+inline Vec<T> load_every(const T* from) {
+  using V = Vec<T>;
+  constexpr int kLanes = V::kLanes;
+  constexpr auto kAll = std::make_integer_sequence<int, kLanes>();
+  const V last = V::load(from + (Step - 1) * kLanes, V::Mask::range(0, kLanes - Step + 1));
+  if constexpr (Step == 2) return even_cells<T>(V::load(from), last, kAll);
+  const V low = even_cells<T>(V::load(from), V::load(from + kLanes), kAll);
+  return even_cells<T>(low, even_cells<T>(V::load(from + 2 * kLanes), last, kAll), kAll);
+}
+
+// to[j] = from[j * Step] for as many j as fill vectors; how many that were.
+template <typename T, int Step>
+inline int64_t copy_every(const T* from, int64_t count, T* to) {
+  int64_t j = 0;
+  if constexpr (Vec<T>::kLanes >= Step) {
+    for (; j + Vec<T>::kLanes <= count; j += Vec<T>::kLanes) {
+      load_every<T, Step>(from + j * Step).store(to + j);
+    }
+  }
+  return j;
+}
+
 #else
+
+template <typename T, int Step>
+inline int64_t copy_every(const T*, int64_t, T*) {
+  return 0;
+}
 
 template <typename T>
 inline void transpose_square(Vec<T>* rows) {
@@ -57,8 +91,8 @@ inline void transpose_square(Vec<T>* rows) {
 #endif
 
 // to[j * to_step + lane] = from[lane * lane_stride + j * step] for j < count and lane < lanes; the
-// lanes beyond are zero. lanes <= kLanes.
-template <typename T>
+// lanes beyond are zero or, where `Exact`, left alone. lanes <= kLanes.
+template <typename T, bool Exact = false>
 inline void gather_lanes(const T* from, int64_t lane_stride, int64_t lanes, int64_t step,
                          int64_t count, T* to, int64_t to_step) {
   using V = Vec<T>;
@@ -68,15 +102,17 @@ inline void gather_lanes(const T* from, int64_t lane_stride, int64_t lanes, int6
       for (int64_t j = 0; j < count; ++j) V::load(from + j * step).store(to + j * to_step);
       return;
     }
-    const auto mask = V::Mask::range(0, lanes);
-    for (int64_t j = 0; j < count; ++j) V::load(from + j * step, mask).store(to + j * to_step);
+    const auto mask = V::Mask::range(0, lanes), written = Exact ? mask : V::Mask::range(0, kLanes);
+    for (int64_t j = 0; j < count; ++j) {
+      V::load(from + j * step, mask).store(to + j * to_step, written);
+    }
     return;
   }
   if (step != 1) {
     for (int64_t j = 0; j < count; ++j) {
       T* cell = to + j * to_step;
       for (int64_t lane = 0; lane < lanes; ++lane) cell[lane] = from[lane * lane_stride + j * step];
-      for (int64_t lane = lanes; lane < kLanes; ++lane) cell[lane] = T(0);
+      for (int64_t lane = lanes; !Exact && lane < kLanes; ++lane) cell[lane] = T(0);
     }
     return;
   }
@@ -95,6 +131,14 @@ inline void gather_lanes(const T* from, int64_t lane_stride, int64_t lanes, int6
     }
     transpose_square(rows);
     T* cell = to + j * to_step;
+    if (Exact && lanes < kLanes) {
+      const auto written = V::Mask::range(0, lanes);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        if (i < here) rows[i].store(cell + i * to_step, written);
+      }
+      continue;
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) {
       if (i < here) rows[i].store(cell + i * to_step);

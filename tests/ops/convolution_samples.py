@@ -97,6 +97,8 @@ SAMPLES = [
     Sample("row filter", 2, 5, 7, (9, 40), (1, 7), padding=(0, 3)),
     Sample("column filter", 2, 5, 7, (40, 9), (7, 1), padding=(3, 0), stride=(3, 1)),
     Sample("wider than a tile", 1, 3, 37, (3, 130), (3, 3), padding=1),
+    Sample("wide, every second cell", 1, 3, 5, (5, 130), (3, 3), stride=2, padding=1),
+    Sample("wide, every fourth cell", 2, 3, 20, (9, 150), (3, 5), stride=(1, 4), padding=2),
     Sample("long reduction", 2, 67, 15, (6, 5), (3, 3), padding=2),
     Sample("stride beyond filter", 2, 3, 4, (11, 13), (2, 2), stride=(3, 4)),
     Sample("dilated", 2, 4, 6, (12, 11), (3, 2), padding=2, dilation=(2, 3)),

@@ -103,7 +103,10 @@ inline void copy_rows(const T* from, int64_t from_row, int64_t step, int64_t fir
   }
   for (int64_t i = 0; i < rows; ++i, from += from_row, to += to_row) {
     for (int64_t j = 0; j < first; ++j) to[j] = T(0);
-    for (int64_t j = first; j < last; ++j) to[j] = from[j * step];
+    int64_t j = first;
+    if (step == 2) j += copy_every<T, 2>(from + j * step, last - j, to + j);
+    if (step == 4) j += copy_every<T, 4>(from + j * step, last - j, to + j);
+    for (; j < last; ++j) to[j] = from[j * step];
     for (int64_t j = last; j < length; ++j) to[j] = T(0);
   }
 }
@@ -112,8 +115,11 @@ inline void copy_rows(const T* from, int64_t from_row, int64_t step, int64_t fir
 template <typename T>
 inline void transpose(const T* from, int64_t from_row, int64_t from_column, int64_t rows,
                       int64_t columns, T* to, int64_t to_row) {
-  for (int64_t i = 0; i < columns; ++i) {
-    for (int64_t j = 0; j < rows; ++j) to[j * to_row + i] = from[j * from_row + i * from_column];
+  constexpr int64_t kLanes = Vec<T>::kLanes;
+  for (int64_t i = 0; i < columns; i += kLanes) {
+    const int64_t lanes = columns - i < kLanes ? columns - i : kLanes;
+    gather_lanes<T, true>(from + i * from_column, from_column, lanes, from_row, rows, to + i,
+                          to_row);
   }
 }
 
