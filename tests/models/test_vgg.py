@@ -74,12 +74,18 @@ def test_both_builds_agree_in_float64_to_rounding(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_both_builds_agree_in_float32_to_the_documented_bounds(name):
+@pytest.mark.parametrize(
+    ("algorithm", "rtol", "steps"), [("implicit_gemm", 1e-5, 10), ("auto", 1e-4, 3)]
+)
+def test_both_builds_agree_in_float32_to_the_documented_bounds(name, algorithm, rtol, steps):
+    """Winograd's roundings, in `auto`, are some three times larger, and batch norms pass them on."""
+
     def build(layers):
         return getattr(models, name)(layers=layers, width=1 / 4, num_classes=10, image_size=32)
 
     image = torch.randn(4, 3, 32, 32)
-    assert_twins(build, image, LOSS, rtol=1e-5, later=1e-3, dtype=torch.float)
+    with cnn_ext.default_algorithm(algorithm):
+        assert_twins(build, image, LOSS, rtol, later=1e-3, dtype=torch.float, steps=steps)
 
 
 def test_the_papers_initialisation_has_variance_one_hundredth():
