@@ -1,39 +1,17 @@
 // Convolution (cross-correlation, as torch has it), its input gradient and its weight gradient: the
-// schemas, the argument checks, and the CPU drivers, which choose an algorithm, cut the work into
-// tasks and hand them to threads, and the derivatives for ordinary reverse mode. The arithmetic is
-// in csrc/cpu/convolution/; torch.func and forward-mode AD are in cnn_ext/ops/convolution.py.
+// schemas, the argument checks, and the derivatives for ordinary reverse mode. What computes them
+// is in convolution_cpu.cpp; torch.func and forward-mode AD are in cnn_ext/ops/convolution.py.
 //
 // Convolution is closed under differentiation: each of the three operations is linear in its two
 // tensors, and its derivatives are the other two. So there is no fourth kernel.
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
+#include "convolution.h"
+
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <numeric>
-
-#include "../cpu/kernels.h"
-#include "memory.h"
-
 namespace cnn_ext {
 namespace {
-
-using at::Tensor;
-using c10::SymDimVector;
-using c10::SymInt;
-using c10::SymIntArrayRef;
-using cpu::kSpatial;
-
-// ---------------------------------------------------------------------------------------------
-// Arguments. Sizes are symbolic integers, so that the same checks and the same shape arithmetic
-// serve kernels on real tensors and fake tensors under torch.compile and torch.export.
-// ---------------------------------------------------------------------------------------------
-
-struct Parameters {
-  SymDimVector stride, dilation, padding_before, padding_after;  // one entry per axis
-  SymInt groups;
-};
 
 // One value for all axes, or one for each; `least` is the least value allowed.
 SymDimVector per_axis(const char* op, const char* name, SymIntArrayRef values, int64_t axes,
@@ -48,6 +26,8 @@ SymDimVector per_axis(const char* op, const char* name, SymIntArrayRef values, i
   }
   return result;
 }
+
+}  // namespace
 
 Parameters make_parameters(const char* op, int64_t axes, SymIntArrayRef stride,
                            SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
@@ -73,6 +53,8 @@ Parameters make_parameters(const char* op, int64_t axes, SymIntArrayRef stride,
   }
   return p;
 }
+
+namespace {
 
 // The sizes of the output, after every check on the sizes of input and weight.
 SymDimVector output_size(const char* op, SymIntArrayRef input, SymIntArrayRef weight,
@@ -135,7 +117,7 @@ Tensor empty(SymIntArrayRef size, const Tensor& a, const Tensor& b) {
   return at::empty_symint(size, a.options(), result_format(a, b));
 }
 
-// Each operation's checks end in its still empty result: all that a meta or fake tensor needs.
+}  // namespace
 
 Tensor empty_output(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                     SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
@@ -182,14 +164,6 @@ Tensor empty_weight_gradient(const Tensor& grad_output, const Tensor& input,
   return empty(weight_size, grad_output, input);
 }
 
-// ---------------------------------------------------------------------------------------------
-// Algorithms
-// ---------------------------------------------------------------------------------------------
-
-using cpu::Algorithm;
-
-// The algorithm asked for, or none for "auto"; one that cannot serve the shape is refused here, for
-// real and fake tensors alike.
 std::optional<Algorithm> named_algorithm(const char* op, c10::string_view name,
                                          SymIntArrayRef weight, const Parameters& p) {
   if (name == "auto") return std::nullopt;
@@ -216,663 +190,7 @@ std::optional<Algorithm> named_algorithm(const char* op, c10::string_view name,
   return Algorithm::direct;
 }
 
-// The same arguments as numbers, with leading axes of size 1 up to three, and strides.
-cpu::Convolution describe(at::IntArrayRef input_size, at::IntArrayRef input_stride,
-                          at::IntArrayRef weight_size, at::IntArrayRef weight_stride,
-                          at::IntArrayRef output_size, at::IntArrayRef output_stride,
-                          const Parameters& p) {
-  cpu::Convolution c{};
-  c.N = input_size[0];
-  c.G = p.groups.expect_int();
-  c.C = weight_size[1];
-  c.K = weight_size[0] / c.G;
-  c.input = {input_stride[0], c.C * input_stride[1], input_stride[1], {}};
-  c.output = {output_stride[0], c.K * output_stride[1], output_stride[1], {}};
-  c.weight = {c.K * weight_stride[0], weight_stride[0], weight_stride[1], {}};
-  const int missing = kSpatial + 2 - static_cast<int>(input_size.size());
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    c.in[axis] = c.out[axis] = c.filter[axis] = c.stride[axis] = c.dilation[axis] = 1;
-    if (axis < missing) continue;
-    const int from = axis - missing;
-    c.in[axis] = input_size[from + 2];
-    c.out[axis] = output_size[from + 2];
-    c.filter[axis] = weight_size[from + 2];
-    c.stride[axis] = p.stride[from].expect_int();
-    c.padding[axis] = p.padding_before[from].expect_int();
-    c.dilation[axis] = p.dilation[from].expect_int();
-    c.input.spatial[axis] = input_stride[from + 2];
-    c.output.spatial[axis] = output_stride[from + 2];
-    c.weight.spatial[axis] = weight_stride[from + 2];
-  }
-  return c;
-}
-
-// An equal convolution with fewer taps and more channels, where memory allows: a tap along an axis
-// whose windows never touch padding is a channel by another name. A filter as large as its input
-// becomes a matrix product, and an image of one channel gets rows of channels to copy. Windows that
-// overlap may be read so, but not written: `written` is for the input gradient.
-cpu::Convolution merge_taps_into_channels(cpu::Convolution c, bool written) {
-  const auto foldable = [&](int axis) {
-    const int64_t extent = (c.filter[axis] - 1) * c.dilation[axis] + 1;
-    const bool inside =
-        c.padding[axis] == 0 && (c.out[axis] - 1) * c.stride[axis] + extent <= c.in[axis];
-    const bool whole = c.out[axis] == 1 && c.filter[axis] == c.in[axis] && c.dilation[axis] == 1;
-    return c.filter[axis] > 1 && inside && (whole || !written);
-  };
-  const auto fold = [&](int axis, int64_t input_step, int64_t weight_step) {
-    c.C *= c.filter[axis];
-    c.input.c = input_step;
-    c.weight.c = weight_step;
-    c.in[axis] = (c.out[axis] - 1) * c.stride[axis] + 1;
-    c.filter[axis] = 1;
-  };
-  for (int axis = 0; axis < kSpatial; ++axis) {  // taps inside channels, as in NCHW
-    const int64_t step = c.dilation[axis] * c.input.spatial[axis];
-    const int64_t weight_step = c.weight.spatial[axis], F = c.filter[axis];
-    if (foldable(axis) && c.C > 1 && c.input.c == F * step && c.weight.c == F * weight_step) {
-      fold(axis, step, weight_step);
-    }
-  }
-  for (int axis = kSpatial - 1; axis >= 0; --axis) {  // channels inside taps, as in channels_last
-    const int64_t step = c.dilation[axis] * c.input.spatial[axis];
-    const int64_t weight_step = c.weight.spatial[axis];
-    if (!foldable(axis)) continue;
-    if (c.C == 1) {
-      fold(axis, step, weight_step);
-    } else if (step == c.C * c.input.c && weight_step == c.C * c.weight.c) {
-      fold(axis, c.input.c, c.weight.c);
-    }
-  }
-  return c;
-}
-
-// Once no taps are left, pixels that lie evenly in memory are one long row, across images too.
-cpu::Convolution merge_pixels(cpu::Convolution c, bool written) {
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    const bool inside = c.padding[axis] == 0 && (c.out[axis] - 1) * c.stride[axis] < c.in[axis];
-    const bool whole = c.stride[axis] == 1 && c.in[axis] == c.out[axis];
-    if (c.filter[axis] != 1 || !inside || (written && !whole)) return c;
-  }
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    c.in[axis] = c.out[axis];
-    c.input.spatial[axis] *= c.stride[axis];
-    c.stride[axis] = 1;
-  }
-  // Each axis swallows the one outside it; the batch is outermost.
-  for (int inner = kSpatial - 1; inner >= 0; --inner) {
-    for (int outer = inner - 1; outer >= -1; --outer) {
-      int64_t& count = outer < 0 ? c.N : c.out[outer];
-      const int64_t input_step = outer < 0 ? c.input.n : c.input.spatial[outer];
-      const int64_t output_step = outer < 0 ? c.output.n : c.output.spatial[outer];
-      if (count == 1) continue;
-      if (c.out[inner] == 1) {
-        c.input.spatial[inner] = input_step;
-        c.output.spatial[inner] = output_step;
-      } else if (input_step != c.out[inner] * c.input.spatial[inner] ||
-                 output_step != c.out[inner] * c.output.spatial[inner]) {
-        break;
-      }
-      c.in[inner] = c.out[inner] *= count;
-      count = 1;
-      if (outer >= 0) c.in[outer] = 1;
-    }
-  }
-  return c;
-}
-
-// The same convolution as its kernels like it best. `written`: its input is what they write.
-cpu::Convolution simplify(const cpu::Convolution& c, bool written) {
-  return merge_pixels(merge_taps_into_channels(c, written), written);
-}
-
-// Waking a thread costs about as much as this many multiplications and additions.
-constexpr double kOperationsPerThread = 5e5;
-
-int64_t threads_for(const cpu::Convolution& c) {
-  const double operations = 2.0 * c.pixels() * c.G * c.K * c.reduction();
-  const double worth = std::max(1.0, operations / kOperationsPerThread);
-  return static_cast<int64_t>(std::min<double>(at::get_num_threads(), worth));
-}
-
-// Runs task(first, last, workspace of this thread) over 0 <= i < tasks on at most `threads`
-// threads.
-template <typename T, typename Task>
-void run_tasks(int64_t tasks, int64_t threads, int64_t workspace_size, const Tensor& like,
-               const Task& task) {
-  const int64_t each = (workspace_size + 15) / 16 * 16;
-  const Tensor workspace = at::empty({threads * each}, like.options());
-  T* const base = workspace.mutable_data_ptr<T>();
-  const int64_t grain = (tasks + threads - 1) / threads;
-  at::parallel_for(0, tasks, std::max<int64_t>(grain, 1), [&](int64_t first, int64_t last) {
-    task(first, last, base + at::get_thread_num() * each);
-  });
-}
-
-template <typename T>
-void implicit_gemm(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
-                   T* output, const Tensor& like) {
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const int64_t threads = threads_for(shape);
-  const cpu::Blocking cut = kernels.plan_forward(shape, bias != nullptr, threads);
-  const Tensor packed = at::empty({kernels.packed_size(shape, cut)}, like.options());
-  const cpu::ConvolutionForward<T> p{shape, cut, input, weight, bias, packed.mutable_data_ptr<T>(),
-                                     output};
-  const int64_t panels = shape.G * cut.panels;
-  const int64_t panels_worth_a_thread = 1 + 32768 / (cut.panel * cut.block * cut.blocks);
-  at::parallel_for(0, panels, std::max((panels + threads - 1) / threads, panels_worth_a_thread),
-                   [&](int64_t first, int64_t last) { kernels.pack_all_filters(p, first, last); });
-  run_tasks<T>(cut.tasks(shape.G), threads, kernels.forward_workspace(cut), like,
-               [&](int64_t first, int64_t last, T* workspace) {
-                 kernels.convolve(p, first, last, workspace);
-               });
-}
-
-template <typename T>
-void direct(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
-            T* output, const Tensor& like) {
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const Tensor packed = at::empty({shape.taps() * shape.G}, like.options());
-  const cpu::ConvolutionForward<T> p{shape, {}, input, weight, bias, packed.mutable_data_ptr<T>(),
-                                     output};
-  kernels.pack_depthwise(p);
-  const int64_t tasks = kernels.depthwise_tasks(shape), threads = threads_for(shape);
-  at::parallel_for(0, tasks, (tasks + threads - 1) / threads,
-                   [&](int64_t first, int64_t last) { kernels.depthwise(p, first, last); });
-}
-
-// Winograd, in one of two ways. Where tiles are many and transformed filters small, they are
-// transformed once and each thread carries small blocks of tiles of its own from input to output.
-// Otherwise the threads share one large block: each transforms filters as it needs them, for all of
-// the block's tiles.
-struct WinogradCut {
-  cpu::Winograd plan;
-  bool shared;
-};
-
-constexpr int64_t kOwnBlock = 28;             // tiles
-constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
-constexpr int64_t kWinogradMemory = 1 << 19;  // elements of a shared block, per thread
-
-template <typename T>
-WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, int64_t own_block) {
-  const auto plan = [&](int64_t tiles) {
-    return cpu::kernels<T>().plan_winograd(shape, tiles, threads);
-  };
-  WinogradCut cut{plan(own_block), false};
-  const int64_t filters = cpu::kTileCells * shape.C * shape.K;
-  if (filters <= kOwnFilters && cut.plan.blocks * shape.G >= threads) return cut;
-  const int64_t most = kWinogradMemory * threads / (cpu::kTileCells * (shape.C + 32 * threads));
-  return {plan(std::max<int64_t>(most, own_block)), true};
-}
-
-// f(first, last) over 0 <= i < count on at most `threads` threads.
-template <typename F>
-void share(int64_t threads, int64_t count, const F& f) {
-  if (threads == 1) return f(int64_t{0}, count);
-  at::parallel_for(0, count, std::max<int64_t>((count + threads - 1) / threads, 1), f);
-}
-
-template <typename T>
-void winograd(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
-              T* output, const Tensor& like) {
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const int64_t threads = threads_for(shape);
-  const auto [plan, shared] = cut_winograd<T>(shape, threads, kOwnBlock);
-  const int64_t panels = shape.G * plan.panels;
-  cpu::WinogradForward<T> p{shape, plan, input, weight, bias, nullptr, output};
-  Tensor filters;
-  if (!shared) {
-    filters = at::empty({panels * cpu::kTileCells * plan.filter_cell}, like.options());
-    p.filters = filters.mutable_data_ptr<T>();
-    share(threads, panels,
-          [&](int64_t first, int64_t last) { kernels.winograd_filters(p, first, last); });
-  }
-
-  const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
-  const int64_t each = (kernels.winograd_workspace(plan) + 15) / 16 * 16;
-  const auto spread = [&](int64_t g, int64_t block, int64_t by, T* tiles) {
-    const T* from = input + g * shape.input.g;
-    share(by, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
-      kernels.winograd_input(shape, plan, from, block, first, last, tiles);
-    });
-  };
-  if (shared) {
-    const Tensor memory = at::empty({tiles_size + threads * each}, like.options());
-    T* const tiles = memory.mutable_data_ptr<T>();
-    for (int64_t task = 0; task < shape.G * plan.blocks; ++task) {
-      const int64_t g = task / plan.blocks, block = task % plan.blocks;
-      spread(g, block, threads, tiles);
-      share(threads, plan.panels, [&](int64_t first, int64_t last) {
-        kernels.winograd_panels(p, g, block, first, last, tiles,
-                                tiles + tiles_size + at::get_thread_num() * each);
-      });
-    }
-  } else {
-    run_tasks<T>(shape.G * plan.blocks, threads, tiles_size + each, like,
-                 [&](int64_t first, int64_t last, T* tiles) {
-                   for (int64_t task = first; task < last; ++task) {
-                     const int64_t g = task / plan.blocks, block = task % plan.blocks;
-                     spread(g, block, 1, tiles);
-                     kernels.winograd_panels(p, g, block, 0, plan.panels, tiles,
-                                             tiles + tiles_size);
-                   }
-                 });
-  }
-}
-
-template <typename T>
-void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
-                              const Tensor& result) {
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const int64_t threads = threads_for(shape);
-  const auto [plan, shared] = cut_winograd<T>(shape, threads, 2 * kOwnBlock);
-  const cpu::WinogradWeightGradient<T> p{shape, plan, input, grad_output,
-                                         result.mutable_data_ptr<T>()};
-  const int64_t panel_sums = cpu::kTileCells * plan.sums_cell;
-  const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
-  const int64_t gradient_size = cpu::kTileCells * plan.panel_cell;
-  const int64_t parts = shared ? 1 : std::min(threads, plan.blocks);
-  const int64_t sharers = shared ? threads : 1;
-  // Where one block holds all tiles, the sums of a panel are complete at once.
-  const bool at_once = shared && plan.blocks == 1;
-  const int64_t part_sums = plan.panels * panel_sums;
-  const Tensor sums = with_huge_pages(
-      at::empty({at_once ? threads * panel_sums : parts * part_sums}, result.options()));
-  const Tensor memory = at::empty({parts * tiles_size + threads * gradient_size}, result.options());
-  T* const all_tiles = memory.mutable_data_ptr<T>();
-  for (int64_t g = 0; g < shape.G; ++g) {
-    const auto run = [&](int64_t first_part, int64_t last_part) {
-      for (int64_t part = first_part; part < last_part; ++part) {
-        T* const tiles = all_tiles + part * tiles_size;
-        T* const to = sums.mutable_data_ptr<T>() + part * part_sums;
-        const int64_t begin = part * plan.blocks / parts, end = (part + 1) * plan.blocks / parts;
-        for (int64_t block = begin; block < end; ++block) {
-          share(sharers, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
-            kernels.winograd_input(shape, plan, input + g * shape.input.g, block, first, last,
-                                   tiles);
-          });
-          share(sharers, plan.panels, [&](int64_t first, int64_t last) {
-            const int64_t thread = at::get_thread_num();
-            T* const gradients = all_tiles + parts * tiles_size + thread * gradient_size;
-            for (int64_t panel = first; panel < last; ++panel) {
-              T* const panel_to = to + (at_once ? thread : panel) * panel_sums;
-              kernels.winograd_gradient_panel(p, g, block, panel, tiles, gradients, panel_to,
-                                              block > begin);
-              if (at_once) kernels.winograd_weight(p, g, panel, panel_to, 1, 0);
-            }
-          });
-        }
-      }
-    };
-    if (shared) {
-      run(0, 1);
-    } else {
-      at::parallel_for(0, parts, 1, run);
-    }
-    if (at_once) continue;
-    share(threads, plan.panels, [&](int64_t first, int64_t last) {
-      for (int64_t panel = first; panel < last; ++panel) {
-        kernels.winograd_weight(p, g, panel, sums.const_data_ptr<T>() + panel * panel_sums, parts,
-                                part_sums);
-      }
-    });
-  }
-}
-
-// One axis of the input gradient, at the input cells phase, phase + stride, phase + 2 stride, ...:
-// the filter taps that reach them, and the stride-1 convolution over grad_output that they form.
-struct Phase {
-  int64_t cells, taps, first_tap, tap_step, padding, dilation;
-};
-
-Phase input_gradient_phase(const cpu::Convolution& c, int axis, int64_t phase) {
-  const int64_t stride = c.stride[axis], dilation = c.dilation[axis];
-  const int64_t step = stride / std::gcd(stride, dilation);
-  const int64_t at = phase + c.padding[axis];
-  Phase result{};
-  result.cells = (c.in[axis] - phase + stride - 1) / stride;
-  result.tap_step = step;
-  // Input cell i meets output cell (i + padding - tap * dilation) / stride, when that is whole.
-  while (result.first_tap < step && (at - result.first_tap * dilation) % stride != 0) {
-    ++result.first_tap;
-  }
-  if (result.first_tap == step || result.first_tap >= c.filter[axis]) return result;
-  result.taps = (c.filter[axis] - 1 - result.first_tap) / step + 1;
-  result.dilation = dilation * step / stride;
-  result.padding =
-      (result.taps - 1) * result.dilation - (at - result.first_tap * dilation) / stride;
-  return result;
-}
-
-// The input gradient is a convolution of grad_output with the filters flipped and their two
-// channel axes exchanged; where the forward pass strides, one such convolution for each phase.
-template <typename T, typename Forward>
-void input_gradient_by_phases(const cpu::Convolution& c, const T* grad_output, const T* weight,
-                              T* grad_input, const Tensor& result, const Forward& forward) {
-  bool covered = true;
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    for (int64_t phase = 0; phase < c.stride[axis]; ++phase) {
-      covered = covered && input_gradient_phase(c, axis, phase).taps > 0;
-    }
-  }
-  if (!covered) result.zero_();
-
-  const int64_t phases = c.stride[0] * c.stride[1] * c.stride[2];
-  for (int64_t index = 0; index < phases; ++index) {
-    cpu::Convolution g = c;
-    g.C = c.K;
-    g.K = c.C;
-    g.input = c.output;
-    g.output = c.input;
-    g.weight.k = c.weight.c;
-    g.weight.c = c.weight.k;
-    const T* filter = weight;
-    T* cells = grad_input;
-    bool empty = false;
-    int64_t rest = index;
-    for (int axis = kSpatial - 1; axis >= 0; --axis) {
-      const int64_t phase = rest % c.stride[axis];
-      rest /= c.stride[axis];
-      const Phase part = input_gradient_phase(c, axis, phase);
-      empty = empty || part.taps == 0 || part.cells <= 0;
-      g.in[axis] = c.out[axis];
-      g.out[axis] = part.cells;
-      g.filter[axis] = part.taps;
-      g.stride[axis] = 1;
-      g.padding[axis] = part.padding;
-      g.dilation[axis] = part.dilation;
-      const int64_t last_tap = part.first_tap + (part.taps - 1) * part.tap_step;
-      if (part.taps > 0) filter += last_tap * c.weight.spatial[axis];
-      g.weight.spatial[axis] = -part.tap_step * c.weight.spatial[axis];
-      cells += phase * c.input.spatial[axis];
-      g.output.spatial[axis] = c.stride[axis] * c.input.spatial[axis];
-    }
-    if (!empty) forward(g, grad_output, filter, nullptr, cells, result);
-  }
-}
-
-template <typename T>
-void implicit_gemm_weight_gradient(const cpu::Convolution& shape, const T* grad_output,
-                                   const T* input, const Tensor& result) {
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const int64_t threads = threads_for(shape);
-  const cpu::GradientBlocking cut = kernels.plan_weight_gradient(shape, threads);
-  // Threads that share out the pixels sum into results of their own; these are added in order.
-  Tensor parts;
-  if (cut.splits > 1) {
-    parts = at::empty({cut.splits * result.numel()}, result.options());
-    parts = parts.as_strided({cut.splits, result.numel()}, {result.numel(), 1});
-  }
-  T* const to = cut.splits > 1 ? parts.mutable_data_ptr<T>() : result.mutable_data_ptr<T>();
-  const cpu::ConvolutionWeightGradient<T> p{shape, cut, input, grad_output, to, result.numel()};
-  run_tasks<T>(cut.tasks(shape.G), threads, kernels.weight_gradient_workspace(shape, cut), result,
-               [&](int64_t first, int64_t last, T* workspace) {
-                 kernels.weight_gradient(p, first, last, workspace);
-               });
-  if (cut.splits > 1) {
-    Tensor flat = result.as_strided({result.numel()}, {1});
-    at::sum_out(flat, parts, 0);
-  }
-}
-
-template <typename T>
-void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
-                            const Tensor& result) {
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const cpu::ConvolutionWeightGradient<T> p{
-      shape, {}, input, grad_output, result.mutable_data_ptr<T>(), 0};
-  const int64_t threads = threads_for(shape);
-  const int64_t share = (shape.G + threads - 1) / threads;
-  at::parallel_for(0, shape.G, (share + 15) / 16 * 16, [&](int64_t first, int64_t last) {
-    kernels.depthwise_weight_gradient(p, first, last);
-  });
-}
-
-// Each pass by the algorithm named, or by the one that "auto" means for its shape.
-
-template <typename T>
-void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, const T* input,
-             const T* weight, const T* bias, T* output, const Tensor& like) {
-  switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
-    case Algorithm::direct:
-      return direct(shape, input, weight, bias, output, like);
-    case Algorithm::winograd:
-      return winograd(shape, input, weight, bias, output, like);
-    default:
-      return implicit_gemm(simplify(shape, false), input, weight, bias, output, like);
-  }
-}
-
-template <typename T>
-void input_gradient(std::optional<Algorithm> named, const cpu::Convolution& shape,
-                    const T* grad_output, const T* weight, T* grad_input, const Tensor& result) {
-  const auto by_phases = [&](const cpu::Convolution& whole) {
-    input_gradient_by_phases<T>(whole, grad_output, weight, grad_input, result,
-                                [&](const cpu::Convolution& phase, const auto&... rest) {
-                                  forward<T>(named, phase, rest...);
-                                });
-  };
-  const auto chosen = named.value_or(cpu::choose(shape, std::is_same_v<T, float>));
-  by_phases(chosen == Algorithm::implicit_gemm ? simplify(shape, true) : shape);
-}
-
-template <typename T>
-void weight_gradient(std::optional<Algorithm> named, const cpu::Convolution& shape,
-                     const T* grad_output, const T* input, const Tensor& result) {
-  switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
-    case Algorithm::direct:
-      return direct_weight_gradient(shape, grad_output, input, result);
-    case Algorithm::winograd:
-      return winograd_weight_gradient(shape, grad_output, input, result);
-    default:
-      return implicit_gemm_weight_gradient(simplify(shape, false), grad_output, input, result);
-  }
-}
-
-// ---------------------------------------------------------------------------------------------
-// im2col: the patch matrix written out, and one multiplication by ATen. Any dtype, any device.
-// ---------------------------------------------------------------------------------------------
-
-// Sizes and strides of every patch of `padded`: (N, C, filter..., output...).
-Tensor patch_view(const Tensor& padded, at::IntArrayRef filter, at::IntArrayRef output,
-                  const Parameters& p) {
-  at::DimVector size = {padded.size(0), padded.size(1)};
-  at::DimVector stride = {padded.stride(0), padded.stride(1)};
-  for (size_t axis = 0; axis < filter.size(); ++axis) {
-    size.push_back(filter[axis]);
-    stride.push_back(padded.stride(axis + 2) * p.dilation[axis].expect_int());
-  }
-  for (size_t axis = 0; axis < output.size(); ++axis) {
-    size.push_back(output[axis]);
-    stride.push_back(padded.stride(axis + 2) * p.stride[axis].expect_int());
-  }
-  return padded.as_strided(size, stride, padded.storage_offset());
-}
-
-// The patch matrix of every image and group: (N, G, C / G * taps, P).
-Tensor im2col(const Tensor& input, at::IntArrayRef filter, at::IntArrayRef output,
-              const Parameters& p) {
-  at::DimVector padding;
-  for (int64_t axis = static_cast<int64_t>(filter.size()) - 1; axis >= 0; --axis) {
-    padding.push_back(p.padding_before[axis].expect_int());
-    padding.push_back(p.padding_after[axis].expect_int());
-  }
-  const int64_t groups = p.groups.expect_int();
-  const int64_t rows = input.size(1) / groups * c10::multiply_integers(filter);
-  return patch_view(at::constant_pad_nd(input, padding), filter, output, p)
-      .reshape({input.size(0), groups, rows, c10::multiply_integers(output)});
-}
-
-// The adjoint: every entry of the patch matrix added to the input cell it was read from.
-void col2im(const Tensor& columns, const Tensor& result, at::IntArrayRef filter,
-            at::IntArrayRef output, const Parameters& p) {
-  at::DimVector padded_size(result.sizes().slice(0, 2));
-  for (size_t axis = 0; axis < filter.size(); ++axis) {
-    padded_size.push_back(result.size(axis + 2) + p.padding_before[axis].expect_int() +
-                          p.padding_after[axis].expect_int());
-  }
-  Tensor padded = at::zeros(padded_size, result.options());
-  Tensor to = patch_view(padded, filter, output, p);
-  Tensor from = columns.reshape(to.sizes());
-  // Within one tap no two entries meet in a cell, so that each tap is one ordinary addition.
-  for (int64_t tap = 0; tap < c10::multiply_integers(filter); ++tap) {
-    Tensor to_tap = to, from_tap = from;
-    int64_t rest = tap;
-    for (int64_t axis = static_cast<int64_t>(filter.size()) - 1; axis >= 0; --axis) {
-      to_tap = to_tap.select(axis + 2, rest % filter[axis]);
-      from_tap = from_tap.select(axis + 2, rest % filter[axis]);
-      rest /= filter[axis];
-    }
-    to_tap.add_(from_tap);
-  }
-  for (size_t axis = 0; axis < filter.size(); ++axis) {
-    padded = padded.narrow(axis + 2, p.padding_before[axis].expect_int(), result.size(axis + 2));
-  }
-  result.copy_(padded);
-}
-
-// ---------------------------------------------------------------------------------------------
-// The three operations
-// ---------------------------------------------------------------------------------------------
-
-// Other dtypes, by the real kernels. bfloat16 and float16 are computed in float32 and rounded once;
-// f(a, b) of complex a and b is four real ones, which the kernels read where they lie.
-bool has_kernels(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kDouble; }
-
-template <typename Bilinear>
-Tensor by_real_kernels(const Tensor& a, const Tensor& b, const Bilinear& f) {
-  if (!a.is_complex()) return f(a.to(at::kFloat), b.to(at::kFloat));
-  const Tensor x = at::view_as_real(a.resolve_conj()), y = at::view_as_real(b.resolve_conj());
-  const Tensor xr = x.select(-1, 0), xi = x.select(-1, 1);
-  const Tensor yr = y.select(-1, 0), yi = y.select(-1, 1);
-  return at::complex(f(xr, yr).sub_(f(xi, yi)), f(xr, yi).add_(f(xi, yr)));
-}
-
-Tensor by_group(const Tensor& features, int64_t groups) {  // (N, C, ...) -> (N, G, C / G, P)
-  return features.reshape({features.size(0), groups, features.size(1) / groups,
-                           c10::multiply_integers(features.sizes().slice(2))});
-}
-
-Tensor& add_bias(Tensor& output, const std::optional<Tensor>& bias) {
-  if (!bias.has_value()) return output;
-  at::DimVector shape(output.dim(), 1);
-  shape[1] = -1;
-  return output += bias->view(shape);
-}
-
-Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
-                       SymInt groups, c10::string_view algorithm) {
-  const Tensor output = empty_output(input, weight, bias, stride, padding, dilation, groups);
-  const auto p =
-      make_parameters("convolution", weight.dim() - 2, stride, padding, dilation, groups);
-  const auto named = named_algorithm("convolution", algorithm, weight.sym_sizes(), p);
-  if (output.numel() == 0) return output;
-  with_huge_pages(output);
-
-  if (!has_kernels(input.scalar_type())) {
-    Tensor result = by_real_kernels(input, weight, [&](const Tensor& x, const Tensor& w) {
-      return convolution_cpu(x, w, std::nullopt, stride, padding, dilation, groups, algorithm);
-    });
-    return output.copy_(add_bias(result, bias));
-  }
-  if (named == Algorithm::im2col || weight.numel() == 0) {
-    const int64_t G = p.groups.expect_int();
-    const auto filter = weight.sizes().slice(2), out = output.sizes().slice(2);
-    const Tensor filters = weight.reshape({G, weight.size(0) / G, weight.numel() / weight.size(0)});
-    Tensor result = at::matmul(filters, im2col(input, filter, out, p)).reshape(output.sizes());
-    return output.copy_(add_bias(result, bias));
-  }
-
-  const auto shape = describe(input.sizes(), input.strides(), weight.sizes(), weight.strides(),
-                              output.sizes(), output.strides(), p);
-  const Tensor packed_bias = bias.has_value() ? bias->contiguous() : Tensor();
-  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "convolution", [&] {
-    const auto x = input.const_data_ptr<scalar_t>();
-    const auto w = weight.const_data_ptr<scalar_t>();
-    const auto b = bias.has_value() ? packed_bias.const_data_ptr<scalar_t>() : nullptr;
-    const auto y = output.mutable_data_ptr<scalar_t>();
-    forward<scalar_t>(named, shape, x, w, b, y, output);
-  });
-  return output;
-}
-
-Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& weight,
-                                      SymIntArrayRef input_size, SymIntArrayRef stride,
-                                      SymIntArrayRef padding, SymIntArrayRef dilation,
-                                      SymInt groups, c10::string_view algorithm) {
-  constexpr auto op = "convolution_input_gradient";
-  const Tensor grad_input =
-      empty_input_gradient(grad_output, weight, input_size, stride, padding, dilation, groups);
-  const auto p = make_parameters(op, weight.dim() - 2, stride, padding, dilation, groups);
-  const auto named = named_algorithm(op, algorithm, weight.sym_sizes(), p);
-  if (grad_input.numel() == 0) return grad_input;
-  with_huge_pages(grad_input);
-  if (weight.numel() == 0) return grad_input.zero_();
-  if (!has_kernels(weight.scalar_type())) {
-    return grad_input.copy_(
-        by_real_kernels(grad_output, weight, [&](const Tensor& g, const Tensor& w) {
-          return convolution_input_gradient_cpu(g, w, input_size, stride, padding, dilation, groups,
-                                                algorithm);
-        }));
-  }
-
-  if (named == Algorithm::im2col) {
-    const int64_t G = p.groups.expect_int();
-    const Tensor filters = weight.reshape({G, weight.size(0) / G, weight.numel() / weight.size(0)});
-    col2im(at::matmul(filters.transpose(1, 2), by_group(grad_output, G)), grad_input,
-           weight.sizes().slice(2), grad_output.sizes().slice(2), p);
-    return grad_input;
-  }
-
-  const auto shape = describe(grad_input.sizes(), grad_input.strides(), weight.sizes(),
-                              weight.strides(), grad_output.sizes(), grad_output.strides(), p);
-  AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), op, [&] {
-    const auto g = grad_output.const_data_ptr<scalar_t>();
-    const auto w = weight.const_data_ptr<scalar_t>();
-    const auto dx = grad_input.mutable_data_ptr<scalar_t>();
-    input_gradient<scalar_t>(named, shape, g, w, dx, grad_input);
-  });
-  return grad_input;
-}
-
-Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& input,
-                                       SymIntArrayRef weight_size, SymIntArrayRef stride,
-                                       SymIntArrayRef padding, SymIntArrayRef dilation,
-                                       SymInt groups, c10::string_view algorithm) {
-  constexpr auto op = "convolution_weight_gradient";
-  const Tensor grad_weight =
-      empty_weight_gradient(grad_output, input, weight_size, stride, padding, dilation, groups);
-  const auto p = make_parameters(op, grad_weight.dim() - 2, stride, padding, dilation, groups);
-  const auto named = named_algorithm(op, algorithm, weight_size, p);
-  if (grad_weight.numel() == 0) return grad_weight;
-  if (grad_output.numel() == 0) return grad_weight.zero_();
-  if (!has_kernels(input.scalar_type())) {
-    return grad_weight.copy_(
-        by_real_kernels(grad_output, input, [&](const Tensor& g, const Tensor& x) {
-          return convolution_weight_gradient_cpu(g, x, weight_size, stride, padding, dilation,
-                                                 groups, algorithm);
-        }));
-  }
-
-  if (named == Algorithm::im2col) {
-    const int64_t G = p.groups.expect_int();
-    const Tensor patches =
-        im2col(input, grad_weight.sizes().slice(2), grad_output.sizes().slice(2), p);
-    const Tensor products = at::matmul(by_group(grad_output, G), patches.transpose(2, 3));
-    grad_weight.copy_(products.sum(0).reshape(grad_weight.sizes()));
-    return grad_weight;
-  }
-
-  const auto shape = describe(input.sizes(), input.strides(), grad_weight.sizes(),
-                              grad_weight.strides(), grad_output.sizes(), grad_output.strides(), p);
-  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), op, [&] {
-    const auto g = grad_output.const_data_ptr<scalar_t>();
-    const auto x = input.const_data_ptr<scalar_t>();
-    weight_gradient<scalar_t>(named, shape, g, x, grad_weight);
-  });
-  return grad_weight;
-}
+namespace {
 
 // ---------------------------------------------------------------------------------------------
 // Meta and fake tensors
@@ -931,7 +249,7 @@ Tensor call_convolution(const Tensor& input, const Tensor& weight,
                         const std::optional<Tensor>& bias, SymIntArrayRef stride,
                         SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
                         c10::string_view algorithm) {
-  static const auto op = operation<decltype(convolution_cpu)>("cnn_ext::convolution");
+  static const auto op = operation<decltype(convolution_meta)>("cnn_ext::convolution");
   return op.call(input, weight, bias, stride, padding, dilation, std::move(groups), algorithm);
 }
 
@@ -939,7 +257,7 @@ Tensor call_input_gradient(const Tensor& grad_output, const Tensor& weight, SymI
                            SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
                            SymInt groups, c10::string_view algorithm) {
   static const auto op =
-      operation<decltype(convolution_input_gradient_cpu)>("cnn_ext::convolution_input_gradient");
+      operation<decltype(convolution_input_gradient_meta)>("cnn_ext::convolution_input_gradient");
   return op.call(grad_output, weight, size, stride, padding, dilation, std::move(groups),
                  algorithm);
 }
@@ -948,7 +266,7 @@ Tensor call_weight_gradient(const Tensor& grad_output, const Tensor& input, SymI
                             SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
                             SymInt groups, c10::string_view algorithm) {
   static const auto op =
-      operation<decltype(convolution_weight_gradient_cpu)>("cnn_ext::convolution_weight_gradient");
+      operation<decltype(convolution_weight_gradient_meta)>("cnn_ext::convolution_weight_gradient");
   return op.call(grad_output, input, size, stride, padding, dilation, std::move(groups), algorithm);
 }
 
@@ -1146,12 +464,6 @@ TORCH_LIBRARY_FRAGMENT(cnn_ext, m) {
       "convolution_weight_gradient(Tensor grad_output, Tensor input, SymInt[] weight_size, "
       "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, str algorithm) "
       "-> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(cnn_ext, CPU, m) {
-  m.impl("convolution", convolution_cpu);
-  m.impl("convolution_input_gradient", convolution_input_gradient_cpu);
-  m.impl("convolution_weight_gradient", convolution_weight_gradient_cpu);
 }
 
 TORCH_LIBRARY_IMPL(cnn_ext, Meta, m) {
