@@ -41,6 +41,8 @@
   X(winograd_weight, void,                                                                      \
     (const WinogradWeightGradient<T>&, int64_t g, int64_t panel, const T* sums, int64_t parts,  \
      int64_t part_stride))                                                                      \
+  X(split_phases, void, (const Convolution&, const T* input, int64_t c0, int64_t c1, T* to))    \
+  X(join_phases, void, (const Convolution&, const T* from, int64_t c0, int64_t c1, T* input))   \
   X(plan_band, Band, (const Convolution&))                                                      \
   X(band_workspace, int64_t, (const Band&))                                                     \
   X(band_filters, int64_t, (const Convolution&, const Band&))                                   \

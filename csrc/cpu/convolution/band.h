@@ -244,6 +244,47 @@ void fill_band(const Convolution& shape, const Band& band, const T* input, int64
   }
 }
 
+// A band of all rows: the phases of channels c0 <= c < c1 as channels, of_phases' input.
+inline Band band_of_phases(const Convolution& shape) {
+  Band band{};
+  band.rows = shape.out[1];
+  band.pitch = shape.out[2] + PhasedAxis(shape, 2).reach;
+  band.channels = shape.C;
+  lay_band(shape, band);
+  return band;
+}
+
+template <typename T>
+void split_phases(const Convolution& shape, const T* input, int64_t c0, int64_t c1, T* to) {
+  const Band band = band_of_phases(shape);
+  fill_band(shape, band, input, int64_t{0}, int64_t{0}, c0, c1, to + c0 * band.channel);
+}
+
+// The reverse; an input cell that no window reaches is zero.
+template <typename T>
+void join_phases(const Convolution& shape, const T* from, int64_t c0, int64_t c1, T* input) {
+  const Band band = band_of_phases(shape);
+  const int64_t rows = shape.out[1] + PhasedAxis(shape, 1).reach;
+  const int64_t stride_y = shape.stride[1], stride_x = shape.stride[2];
+  for (int64_t c = c0; c < c1; ++c) {
+    for (int64_t h = 0; h < shape.in[1]; ++h) {
+      const int64_t y = h + shape.padding[1];
+      T* row = input + c * shape.input.c + h * shape.input.spatial[1];
+      for (int64_t phase = 0; phase < stride_x; ++phase) {
+        const T* cells = from + c * band.channel + (y % stride_y * stride_x + phase) * band.plane +
+                         y / stride_y * band.pitch;
+        // Cell u of the phase is column u * stride + at.
+        const int64_t at = phase - shape.padding[2];
+        for (int64_t u = at < 0 ? divide_up(-at, stride_x) : 0; u * stride_x + at < shape.in[2];
+             ++u) {
+          const bool reached = y / stride_y < rows && u < band.pitch;
+          row[(u * stride_x + at) * shape.input.spatial[2]] = reached ? cells[u] : T(0);
+        }
+      }
+    }
+  }
+}
+
 // offsets[(c, tap)] of the steps of a block of `channels`.
 inline void band_offsets(const Convolution& shape, const Band& band, int64_t channels,
                          int32_t* offsets) {
