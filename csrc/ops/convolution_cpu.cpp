@@ -182,12 +182,20 @@ void depthwise(const cpu::Convolution& shape, const T* input, const T* weight, c
                    [&](int64_t first, int64_t last) { kernels.depthwise(p, first, last); });
 }
 
+void check_direct(const cpu::Convolution& shape) {
+  TORCH_CHECK(cpu::direct_serves(shape), "convolution: algorithm: \"direct\" copies whole rows of ",
+              "the input to a band in the cache, and those of one channel would take ",
+              cpu::least_band(shape), " elements here, where at most ", cpu::kMostBand,
+              " are allowed; use \"auto\"");
+}
+
 template <typename T>
 void direct(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
             T* output, const Tensor& like) {
   if (cpu::depthwise_along_groups(shape)) {
     return depthwise(shape, input, weight, bias, output, like);
   }
+  check_direct(shape);
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
   const cpu::Band band = kernels.plan_band(shape);
@@ -599,6 +607,7 @@ void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output,
   if (cpu::depthwise_along_groups(shape)) {
     return depthwise_weight_gradient(shape, grad_output, input, result);
   }
+  check_direct(shape);
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
   const cpu::BandGradient cut = kernels.plan_band_gradient(shape, threads);

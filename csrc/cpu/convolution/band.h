@@ -16,11 +16,18 @@
 template <typename T>
 struct BandTile {
   static constexpr bool kMany = CNN_EXT_VECTOR_REGISTERS == 32;
-  static constexpr int kFilters = kMany ? 8 : 6;          // at most, of a forward tile
-  static constexpr int kSums = kMany ? 24 : 12;           // vectors
+  static constexpr int kFilters = kMany ? 8 : 6;  // at most, of a forward tile
+  static constexpr int kSums = kMany ? 24 : 12;   // vectors, at most
+  static constexpr int kMostVectors = 12;         // of cells; a tile has a divisor of that
+  static constexpr int64_t kWidest = kMostVectors * Vec<T>::kLanes;
   static constexpr int kGradientFilters = kMany ? 6 : 4;  // of a weight gradient's tile
   static constexpr int kGradientEntries = kMany ? 4 : 3;
-  static constexpr int64_t kWidest = 12 * Vec<T>::kLanes;  // cells of the widest forward tile
+
+  static constexpr int vectors(int filters) {
+    int count = kMostVectors;
+    while (kMostVectors % count != 0 || count * filters > kSums) --count;
+    return count;
+  }
 };
 
 constexpr int64_t kBandBytes = 24 << 10;  // of a band, where a block of channels can be so small
@@ -306,7 +313,7 @@ void band_tile(int64_t steps, const int32_t* offsets, const T* band, const T* fi
                const T* bias, bool accumulate, T* to, int64_t to_row) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
-  constexpr int kVectors = BandTile<T>::kSums / Filters > 12 ? 12 : BandTile<T>::kSums / Filters;
+  constexpr int kVectors = BandTile<T>::vectors(Filters);
   V sum[Filters][kVectors];
 #pragma GCC unroll 16
   for (int i = 0; i < Filters; ++i) {
@@ -342,7 +349,7 @@ void band_tile(int64_t steps, const int32_t* offsets, const T* band, const T* fi
 template <typename T, int Filters>
 void panel_along_cells(const Band& band, int64_t steps, const int32_t* offsets, const T* cells,
                        const T* filters, const T* bias, bool accumulate, T* to) {
-  constexpr int kVectors = BandTile<T>::kSums / Filters > 12 ? 12 : BandTile<T>::kSums / Filters;
+  constexpr int kVectors = BandTile<T>::vectors(Filters);
   for (int64_t j = 0; j < band.rows * band.pitch; j += kVectors * Vec<T>::kLanes) {
     band_tile<T, Filters>(steps, offsets, cells + j, filters, bias, accumulate, to + j,
                           band.sums_row);

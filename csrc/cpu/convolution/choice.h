@@ -100,7 +100,24 @@ inline bool depthwise_along_groups(const Convolution& c) {
   return depthwise(c) && c.input.g == 1 && c.output.g == 1;
 }
 
-inline bool direct_serves(const Convolution& c) { return c.taps() <= kBandSteps; }
+// Elements that one channel and one row of output need of a band: every plane of the filter's depth
+// and of the stride's phases.
+inline double least_band(const Convolution& c) {
+  double size = static_cast<double>(c.filter[0]);
+  for (int axis = 1; axis < kSpatial; ++axis) {
+    const int64_t reach = (c.filter[axis] - 1) * c.dilation[axis] / c.stride[axis];
+    size *= static_cast<double>((axis == 2 ? c.out[2] : 1) + reach);
+    size *= static_cast<double>(c.stride[axis] < c.filter[axis] ? c.stride[axis] : c.filter[axis]);
+  }
+  return size;
+}
+
+constexpr double kMostBand = 1 << 22;  // of what direct convolution serves at all
+constexpr double kGoodBand = 1 << 15;  // of what it serves well
+
+inline bool direct_serves(const Convolution& c) {
+  return c.taps() <= kBandSteps && least_band(c) <= kMostBand;
+}
 
 constexpr int64_t kWinogradChannels = 16;  // fewer fill no vector
 
@@ -117,7 +134,7 @@ inline bool winograd_saves(const Convolution& c, const Convolution& served) {
 // summed in vain than not. Filters of one cell, and such as cover their input, are plain products.
 inline bool direct_pays(const Convolution& c) {
   const int64_t reach = (c.filter[2] - 1) * c.dilation[2] / c.stride[2];
-  return direct_serves(c) && c.taps() > 1 && reach <= c.out[2];
+  return direct_serves(c) && c.taps() > 1 && reach <= c.out[2] && least_band(c) <= kGoodBand;
 }
 
 // `single`: float32. Winograd's errors, some three times those of the direct sum, are within what
