@@ -26,12 +26,14 @@ struct FilterStrides {
 
 // out[n, g, k, o] = sum over c, t of  in[n, g, c, o * stride - padding + t * dilation] * w[g, k, c,
 // t] with zero wherever the input index lies outside the input. `padding` may be negative (a crop).
+// `relu`: whether max(out, 0) is stored instead.
 struct Convolution {
   int64_t N, G, C, K;
   int64_t in[kSpatial], out[kSpatial], filter[kSpatial];
   int64_t stride[kSpatial], padding[kSpatial], dilation[kSpatial];
   FeatureMapStrides input, output;
   FilterStrides weight;
+  bool relu;
 
   int64_t taps() const { return filter[0] * filter[1] * filter[2]; }
   int64_t pixels() const { return N * out[0] * out[1] * out[2]; }

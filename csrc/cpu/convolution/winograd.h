@@ -363,7 +363,8 @@ void collect_output(const WinogradForward<T>& p, int64_t g, int64_t block, int64
           V result[M];
           collect<T, M>(down[row], result);
           for (int j = 0; j < M; ++j) {
-            Vec<T>{result[j] + bias}.store(strip[row] + (t * M + j) * kLanes);
+            const Vec<T> y{result[j] + bias};
+            (shape.relu ? y.rectified() : y).store(strip[row] + (t * M + j) * kLanes);
           }
         }
       }
