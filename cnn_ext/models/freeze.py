@@ -2,29 +2,23 @@
 
 Like :mod:`cnn_ext.models.convert`, it changes the classes of modules where they stand. Code, hooks and
 names stay; a batch norm or a ReLU that became part of the layer before it is an ``Identity``.
-:func:`_chains` finds them, in graphs that ``torch.fx`` traces. Where it cannot know what reads a
-layer's output, the layer is left as it is.
+:mod:`cnn_ext.models.dataflow` finds which these are.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
-import inspect
-import itertools
-from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from cnn_ext import functional, nn
 from cnn_ext.functional import Ints
-from cnn_ext.models.convert import convert
+from cnn_ext.models.convert import _become, convert
+from cnn_ext.models.dataflow import followers
 from cnn_ext.nn.convolution import _Convolution
 
 
@@ -66,7 +60,7 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("freeze: model: freeze it before it is compiled by TorchScript")
     for name, parameter in model.named_parameters():
-        if isinstance(parameter, UninitializedTensorMixin):
+        if is_lazy(parameter):
             raise ValueError(f"freeze: {name} has no values yet: call the lazy model once")
     frozen = convert(model).eval()
     for parameter in frozen.parameters():
@@ -77,14 +71,11 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
             _materialise(module)
     relus = _fuse(frozen) if fuse else set()
     for module in tuple(frozen.modules()):
-        kind = FROZEN.get(type(module))
-        if kind and isinstance(module._parameters.get("weight"), Tensor):  # and no hook computes it
-            relu = module in relus or isinstance(module, nn.ConvReLU2d)
-            module.__class__ = kind
-            module._freeze(relu)
-    kind = type(frozen)
-    if not issubclass(kind, _Frozen) and kind.__reduce__ is object.__reduce__:
-        frozen.__class__ = _sealed(kind)
+        if type(module) in FROZEN and module._parameters.get("weight") is not None:
+            _freeze_layer(module, module in relus or isinstance(module, nn.ConvReLU2d))
+    whole = type(frozen)
+    if not issubclass(whole, _Frozen) and whole.__reduce__ is object.__reduce__:
+        frozen.__class__ = _sealed(whole)
     return frozen
 
 
@@ -140,11 +131,6 @@ class _FrozenConvolution(_Frozen, _Convolution):
     relu: bool
     folded: bool = False
     filters: Tensor | None
-
-    def _freeze(self, relu: bool) -> None:
-        self.relu = relu
-        self.register_buffer("filters", None, persistent=False)
-        self._transform()
 
     def _transform(self) -> None:
         """Transforms the filters, if the algorithm may be Winograd for some input."""
@@ -232,10 +218,22 @@ FROZEN: dict[type[torch.nn.Module], type[_FrozenConvolution]] = {
 }
 
 
-@functools.cache
+def _freeze_layer(layer: Any, relu: bool) -> None:
+    layer.__class__ = FROZEN[type(layer)]
+    layer.relu = relu
+    layer.register_buffer("filters", None, persistent=False)
+    layer._transform()
+
+
+_SEALED: dict[type[torch.nn.Module], type[torch.nn.Module]] = {}
+
+
 def _sealed(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
     """The class of a frozen model of this class."""
-    return type(f"Frozen{kind.__name__}", (_Sealed, kind), {"__doc__": kind.__doc__})
+    if kind not in _SEALED:
+        members = {"__doc__": kind.__doc__, "__module__": __name__}
+        _SEALED[kind] = type(f"Frozen{kind.__name__}", (_Sealed, kind), members)
+    return _SEALED[kind]
 
 
 class _Sealed(_Frozen):
@@ -254,15 +252,27 @@ def _unsealed(kind: type[torch.nn.Module]) -> torch.nn.Module:
 def _materialise(module: torch.nn.Module) -> None:
     """Plain parameters in the place of parametrized ones."""
     if parametrize.is_parametrized(module):
+        # Removing one takes it from the class, which the model that was copied may share.
+        _become(module, parametrize.type_before_parametrizations(module))
         for name in list(module.parametrizations):  # type: ignore[arg-type]
             value = getattr(module, name).detach().clone()
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
             setattr(module, name, torch.nn.Parameter(value, requires_grad=False))
 
 
-# ---------------------------------------------------------------------------------------------
-# Fusing
-# ---------------------------------------------------------------------------------------------
+def _fuse(model: torch.nn.Module) -> set[torch.nn.Module]:
+    """Folds what can be folded, and returns the convolutions that shall rectify."""
+    norms, relus = followers(model, _can_fold, _can_rectify)
+    for layer, norm in norms.items():
+        _fold(layer, norm)
+        if isinstance(layer, torch.nn.Linear):
+            layer.__class__ = FrozenLinear
+    for module in {*norms.values(), *relus.values()}:
+        module.__class__ = torch.nn.Identity
+        module._parameters.clear()
+        module._buffers.clear()
+    return set(relus)
+
 
 NORMS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     nn.Conv1d: torch.nn.BatchNorm1d,
@@ -270,26 +280,31 @@ NORMS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     nn.Conv3d: torch.nn.BatchNorm3d,
     torch.nn.Linear: torch.nn.BatchNorm1d,
 }
-NOTHING = (torch.nn.Identity, torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d,
-           torch.nn.Dropout3d, torch.nn.AlphaDropout, torch.nn.FeatureAlphaDropout)  # fmt: skip
 
 
-def _fuse(model: torch.nn.Module) -> set[torch.nn.Module]:
-    """Folds what can be folded, and returns the convolutions that shall rectify."""
-    chains = _chains(model)
-    for layer, norm in chains.norms.items():
-        _fold(layer, norm)
-        if isinstance(layer, torch.nn.Linear):
-            layer.__class__ = FrozenLinear
-    for module in {*chains.norms.values(), *chains.relus.values()}:
-        module.__class__ = torch.nn.Identity
-        module._parameters.clear()
-        module._buffers.clear()
-    return set(chains.relus)
+def _has_real_weight(layer: Any) -> bool:
+    """Real, and a parameter: what a hook computes from other parameters is not to be changed."""
+    weight = layer._parameters.get("weight")
+    return weight is not None and not torch.is_complex(weight)
+
+
+def _can_fold(layer: Any, norm: Any) -> bool:
+    return bool(
+        type(layer) in NORMS
+        and type(norm) is NORMS[type(layer)]
+        and _has_real_weight(layer)
+        and norm.running_mean is not None
+        and norm.num_features == len(layer.weight)
+    )
+
+
+def _can_rectify(layer: Any, relu: Any) -> bool:
+    plain = type(layer) in FROZEN and type(layer) in NORMS  # not one that rectifies already
+    return plain and type(relu) is torch.nn.ReLU and _has_real_weight(layer)
 
 
 @torch.no_grad()
-def _fold(layer: torch.nn.Module, norm: torch.nn.Module) -> None:
+def _fold(layer: Any, norm: Any) -> None:
     """Scales each filter and shifts its bias as batch norm does its output; computed in float64."""
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     shift = -norm.running_mean.double()
@@ -301,152 +316,7 @@ def _fold(layer: torch.nn.Module, norm: torch.nn.Module) -> None:
     if norm.bias is not None:
         shift = shift + norm.bias.double()
     weight = layer.weight.double() * scale.view(-1, *[1] * (layer.weight.dim() - 1))
-    for name, value in (("weight", weight), ("bias", shift)):
-        value = value.to(layer.weight.dtype)
-        setattr(layer, name, torch.nn.Parameter(value, requires_grad=False))
-    layer.folded = True  # type: ignore[assignment]
-
-
-@dataclass
-class _Chains:
-    """What follows a convolution or a linear layer and nothing else, by that layer."""
-
-    norms: dict[torch.nn.Module, torch.nn.Module] = field(default_factory=dict)
-    relus: dict[torch.nn.Module, torch.nn.Module] = field(default_factory=dict)
-
-
-def _chains(model: torch.nn.Module) -> _Chains:
-    """What can be fused: batch norms and ReLUs whose every call follows a layer read by nothing else.
-
-    Tracing runs the model's code; it does so on a copy that shares the tensors, so that what the code
-    stores in its modules is not the model's, and without hooks.
-    """
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    traced = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    theirs = dict(zip(traced.modules(), model.modules(), strict=True))
-    hooked = {m for m in theirs if m._forward_hooks or m._forward_pre_hooks}
-    rectifiable = {m for m in hooked if type(m) in NORMS and not m._forward_hooks}
-    for module in hooked:
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
-    opaque = {m for m in hooked if not _is_layer(m)}
-    regions = [r for m in (traced, *(opaque - {traced})) for r in _regions(m, opaque)[1]]
-
-    module_of: dict[torch.fx.Node, torch.nn.Module] = {}
-    calls: dict[torch.nn.Module, list[torch.fx.Node]] = defaultdict(list)
-    excluded = (hooked - rectifiable) | {m for m in theirs if "forward" in vars(m)}
-    for region, graph in regions:
-        for node in graph.nodes:
-            if node.op == "call_module":
-                module_of[node] = region.get_submodule(node.target)
-                calls[module_of[node]].append(node)
-            elif node.op == "get_attr":  # a weight that the model's code reads by itself
-                excluded.add(region.get_submodule(node.target.rpartition(".")[0]))
-    if opaque:  # inside one, a module may be called that has another name outside
-        names = Counter(m for _, m in traced.named_modules(remove_duplicate=False))
-        excluded |= {m for m in names if names[m] > 1}
-
-    def after(node: torch.fx.Node) -> torch.fx.Node | None:
-        """The call of a layer that alone takes what this one gives, as it is or after dropout."""
-        while True:
-            user = next(iter(node.users), None)
-            if len(node.users) != 1 or user.args != (node,) or user.kwargs or user not in module_of:
-                return None
-            if type(module_of[user]) not in NOTHING or module_of[user] in excluded:
-                return user
-            node = user
-
-    last = {m: nodes[0] for m, nodes in calls.items()
-            if type(m) in NORMS and m not in excluded and len(nodes) == 1
-            and isinstance(m._parameters.get("weight"), Tensor)}  # fmt: skip
-
-    def followers(fit: Callable[[torch.nn.Module, torch.nn.Module], bool]):
-        """By layer, the module after it, if it fits there and everywhere else where it is called."""
-        follows = {m: module_of[user] for m, node in last.items() if (user := after(node))}
-        follows = {m: f for m, f in follows.items() if f not in excluded and fit(m, f)}
-        times = Counter(follows.values())
-        found = {m: f for m, f in follows.items() if times[f] == len(calls[f])}
-        last.update({m: after(last[m]) for m in found})
-        return {theirs[m]: theirs[f] for m, f in found.items()}
-
-    return _Chains(followers(_can_fold), followers(_can_rectify))
-
-
-def _can_fold(layer: torch.nn.Module, norm: torch.nn.Module) -> bool:
-    return (
-        type(norm) is NORMS[type(layer)]
-        and norm.running_mean is not None
-        and norm.num_features == len(layer.weight)
-        and not layer.weight.is_complex()
-    )
-
-
-def _can_rectify(layer: torch.nn.Module, relu: torch.nn.Module) -> bool:
-    return type(relu) is torch.nn.ReLU and type(layer) in FROZEN and not layer.weight.is_complex()
-
-
-def _is_layer(module: torch.nn.Module) -> bool:
-    return next(module.children(), None) is None
-
-
-class _Tracer(torch.fx.Tracer):
-    """Layers are what has no children, what torch says besides, and modules that are opaque."""
-
-    def __init__(self, opaque: set[torch.nn.Module]) -> None:
-        super().__init__()
-        self.opaque = opaque
-
-    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        return m in self.opaque or _is_layer(m) or super().is_leaf_module(m, module_qualified_name)
-
-
-_Regions = list[tuple[torch.nn.Module, torch.fx.Graph]]
-
-
-def _regions(module: torch.nn.Module, opaque: set[torch.nn.Module]) -> tuple[bool, _Regions]:
-    """Whether the module can be traced; and its graph, or else those of its parts.
-
-    Parts that cannot be traced become opaque, and the module is tried again with these as layers; their
-    own parts have graphs of their own.
-    """
-    if graph := _graph(module, opaque):
-        return True, [(module, graph)]
-    within: _Regions = []
-    whole: _Regions = []
-    found_opaque = False
-    for part in module.children():
-        if part in opaque or _is_layer(part):
-            continue
-        traceable, regions = _regions(part, opaque)
-        whole += regions
-        within += regions[1:] if traceable else regions
-        found_opaque = found_opaque or not traceable
-    if found_opaque and (graph := _graph(module, opaque)):
-        return True, [(module, graph), *within]
-    opaque.add(module)
-    return False, whole
-
-
-def _graph(module: torch.nn.Module, opaque: set[torch.nn.Module]) -> torch.fx.Graph | None:
-    """The graph of every call of the module; none, if there is no such thing."""
-    if "forward" in vars(module):
-        return None
-    try:
-        graph = _Tracer(opaque).trace(module)
-        parameters = inspect.signature(module.forward).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-        if defaults:  # code may go another way without them
-            plain = _Tracer(opaque).trace(module, concrete_args=defaults)
-            if _layers_of(graph) != _layers_of(plain):
-                return None
-    except Exception:  # fx raises what the module's code raises on its proxies
-        return None
-    return graph
-
-
-def _layers_of(graph: torch.fx.Graph) -> list[tuple]:
-    return [
-        (node.target, [str(n) for n in node.all_input_nodes], [str(n) for n in node.users])
-        for node in graph.nodes
-        if node.op == "call_module"
-    ]
+    dtype = layer.weight.dtype
+    layer.weight = torch.nn.Parameter(weight.to(dtype), requires_grad=False)
+    layer.bias = torch.nn.Parameter(shift.to(dtype), requires_grad=False)
+    layer.folded = True

@@ -394,10 +394,15 @@ def test_tracing_leaves_nothing_behind_and_calls_no_hook():
 
 
 @pytest.mark.parametrize("hooked", ["conv", "bn", "relu"])
-def test_what_a_hook_sees_is_not_fused(hooked):
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_a_hook_sees_is_not_fused(hooked, when):
     model, seen = a_net(lambda net, x: net.relu(net.bn(net.conv(x)))), []
-    getattr(model, hooked).register_forward_hook(lambda m, x, y: seen.append(y.clone()))
+    if when == "after":
+        getattr(model, hooked).register_forward_hook(lambda m, x, y: seen.append(y.clone()))
+    else:
+        getattr(model, hooked).register_forward_pre_hook(lambda m, x: seen.append(x[0].clone()))
     frozen = freeze(model)
+    assert frozen.conv.folded == (hooked == "relu" or (hooked, when) == ("conv", "before"))
     input = torch.randn(1, 2, 4, 4).double()
     assert_close(frozen, model, input)
     ours, theirs = seen
