@@ -131,9 +131,9 @@ def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
     for name, module in model.named_modules():
         kind = parametrize.type_before_parametrizations(module)
         theirs = ours.get(kind)
-        if kind is nn.ConvReLU2d:
-            _left_alone("revert", name, module, "torch has no layer with these keys that rectifies too")
         if theirs is None:
+            if isinstance(module, _Convolution):
+                _left_alone("revert", name, module, f"torch has no twin of {kind.__name__}")
             continue
         if reason := _say_as_torch(module):
             _left_alone("revert", name, module, reason)

@@ -211,6 +211,8 @@ void check_frozen_filters(const Tensor& weight, const std::optional<Tensor>& fil
                           const SymInt& groups) {
   if (!filters.has_value()) return;
   constexpr auto op = "convolution_frozen";
+  TORCH_CHECK(at::isFloatingType(weight.scalar_type()), op, ": filters: expected none beside a ",
+              "weight that is no floating-point tensor, got ", weight.scalar_type());
   const auto dtype = weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   TORCH_CHECK(filters->scalar_type() == dtype && filters->device() == weight.device(), op,
               ": filters: expected ", dtype, " on ", weight.device(),

@@ -592,6 +592,14 @@ def test_vmap_over_images():
     torch.testing.assert_close(torch.vmap(frozen)(images), one_by_one)
 
 
+def test_revert_and_compare_say_that_it_is_frozen():
+    frozen = a_frozen_model()
+    with pytest.warns(UserWarning, match=r"revert: left 3 \(FrozenConv2d\) alone: torch has no twin"):
+        assert type(cnn_ext.revert(frozen)[3]) is FrozenConv2d
+    with pytest.raises(RuntimeError, match=r"made by cnn_ext\.freeze"):
+        cnn_ext.compare(frozen, torch.randn(1, 3, 9, 9), rounds=1, progress=False)
+
+
 def test_methods_and_attributes_of_the_model_stay():
     class Mine(nn.Module):
         def __init__(self):
