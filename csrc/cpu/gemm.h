@@ -78,3 +78,60 @@ void multiply(int rows, int64_t k, const T* a, int64_t lda, const T* b, T* tile,
 #endif
   kByRows[rows - 1](k, a, lda, b, tile, accumulate);
 }
+
+// The same with the rows of `a` wherever they are: a[i][offsets[step]].
+template <typename T, int Rows>
+void multiply_gathered_rows(int64_t k, const T* const* a, const int32_t* offsets, const T* b,
+                            T* tile, bool accumulate) {
+  using V = Vec<T>;
+  constexpr int kLanes = V::kLanes;
+  const T* rows[Rows];
+  V sum[Rows][2];
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) {
+    rows[i] = a[i];
+    sum[i][0] = V::zero();
+    sum[i][1] = V::zero();
+  }
+  for (int64_t step = 0; step < k; ++step) {
+    const int64_t offset = offsets[step];
+    const V b0 = V::load(b);
+    const V b1 = V::load(b + kLanes);
+    b += 2 * kLanes;
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+      const V ai = V::broadcast(rows[i][offset]);
+      sum[i][0] = sum[i][0].fused_add(ai, b0);
+      sum[i][1] = sum[i][1].fused_add(ai, b1);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) {
+    T* to = tile + 2 * i * kLanes;
+    if (accumulate) {
+      sum[i][0].lanes += V::load(to).lanes;
+      sum[i][1].lanes += V::load(to + kLanes).lanes;
+    }
+    sum[i][0].store(to);
+    sum[i][1].store(to + kLanes);
+  }
+}
+
+template <typename T>
+void multiply_gathered(int64_t rows, int64_t k, const T* const* a, const int32_t* offsets,
+                       const T* b, T* tile, bool accumulate) {
+  using Function = void (*)(int64_t, const T* const*, const int32_t*, const T*, T*, bool);
+#if CNN_EXT_VECTOR_REGISTERS == 32
+  static constexpr Function kByRows[] = {
+      multiply_gathered_rows<T, 1>,  multiply_gathered_rows<T, 2>,  multiply_gathered_rows<T, 3>,
+      multiply_gathered_rows<T, 4>,  multiply_gathered_rows<T, 5>,  multiply_gathered_rows<T, 6>,
+      multiply_gathered_rows<T, 7>,  multiply_gathered_rows<T, 8>,  multiply_gathered_rows<T, 9>,
+      multiply_gathered_rows<T, 10>, multiply_gathered_rows<T, 11>, multiply_gathered_rows<T, 12>,
+      multiply_gathered_rows<T, 13>, multiply_gathered_rows<T, 14>};
+#else
+  static constexpr Function kByRows[] = {
+      multiply_gathered_rows<T, 1>, multiply_gathered_rows<T, 2>, multiply_gathered_rows<T, 3>,
+      multiply_gathered_rows<T, 4>, multiply_gathered_rows<T, 5>, multiply_gathered_rows<T, 6>};
+#endif
+  kByRows[rows - 1](k, a, offsets, b, tile, accumulate);
+}

@@ -41,6 +41,17 @@
   X(winograd_weight, void,                                                                      \
     (const WinogradWeightGradient<T>&, int64_t g, int64_t panel, const T* sums, int64_t parts,  \
      int64_t part_stride))                                                                      \
+  X(plan_band, Band, (const Convolution&))                                                      \
+  X(band_workspace, int64_t, (const Band&))                                                     \
+  X(band_filters, int64_t, (const Convolution&, const Band&))                                   \
+  X(pack_band_filters, void, (const ConvolutionForward<T>&, const Band&, int64_t g))            \
+  X(convolve_bands, void,                                                                       \
+    (const ConvolutionForward<T>&, const Band&, int64_t first, int64_t last, T* workspace))     \
+  X(plan_band_gradient, BandGradient, (const Convolution&, int64_t threads))                    \
+  X(band_gradient_workspace, int64_t, (const Convolution&, const BandGradient&))                \
+  X(band_weight_gradient, void,                                                                 \
+    (const ConvolutionWeightGradient<T>&, const BandGradient&, int64_t first, int64_t last,     \
+     T* workspace))                                                                             \
   X(depthwise_tasks, int64_t, (const Convolution&))                                             \
   X(pack_depthwise, void, (const ConvolutionForward<T>&))                                       \
   X(depthwise, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))               \

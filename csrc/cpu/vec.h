@@ -77,6 +77,22 @@ inline Vec<T> Vec<T>::load(const T* from, Mask mask) {
   }
   return load(lanes);
 }
+#if CNN_EXT_VECTOR_BYTES == 32
+inline __m256i mask_of_words(int64_t first, int64_t last) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(first)), lane),
+                             _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(last)), lane));
+}
+template <>
+inline Vec<float> Vec<float>::load(const float* from, Mask mask) {
+  return {reinterpret_cast<Lanes>(_mm256_maskload_ps(from, mask_of_words(mask.first, mask.last)))};
+}
+template <>
+inline Vec<double> Vec<double>::load(const double* from, Mask mask) {
+  return {reinterpret_cast<Lanes>(
+      _mm256_maskload_pd(from, mask_of_words(2 * mask.first, 2 * mask.last)))};
+}
+#endif
 template <typename T>
 inline void Vec<T>::store(T* to, Mask mask) const {
   if (mask.first == 0 && mask.last == kLanes) return store(to);

@@ -184,10 +184,8 @@ std::optional<Algorithm> named_algorithm(const char* op, c10::string_view name,
               "\"implicit_gemm\", \"winograd\" or \"direct\", got \"", name, "\"");
   SymInt taps = 1;
   for (size_t axis = 2; axis < weight.size(); ++axis) taps = taps * weight[axis];
-  TORCH_CHECK(weight[1] == 1 && weight[0] == p.groups && p.groups > 1 && taps <= cpu::kDirectTaps,
-              op, ": algorithm: \"direct\" serves depthwise convolution ",
-              "(groups = channels = filters > 1) with at most ", cpu::kDirectTaps,
-              " filter cells, got a weight of shape ", weight, " and groups ", p.groups);
+  TORCH_CHECK(taps <= cpu::kBandSteps, op, ": algorithm: \"direct\" serves filters of at most ",
+              cpu::kBandSteps, " cells, got a weight of shape ", weight);
   return Algorithm::direct;
 }
 

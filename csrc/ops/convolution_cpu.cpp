@@ -168,9 +168,10 @@ void implicit_gemm(const cpu::Convolution& shape, const T* input, const T* weigh
                });
 }
 
+// Depthwise with the groups innermost in memory, where vectors run along these.
 template <typename T>
-void direct(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
-            T* output, const Tensor& like) {
+void depthwise(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
+               T* output, const Tensor& like) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const Tensor packed = at::empty({shape.taps() * shape.G}, like.options());
   const cpu::ConvolutionForward<T> p{shape, {}, input, weight, bias, packed.mutable_data_ptr<T>(),
@@ -180,6 +181,25 @@ void direct(const cpu::Convolution& shape, const T* input, const T* weight, cons
   at::parallel_for(0, tasks, (tasks + threads - 1) / threads,
                    [&](int64_t first, int64_t last) { kernels.depthwise(p, first, last); });
   if (shape.relu) like.relu_();
+}
+
+template <typename T>
+void direct(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
+            T* output, const Tensor& like) {
+  if (cpu::depthwise_along_groups(shape)) {
+    return depthwise(shape, input, weight, bias, output, like);
+  }
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const int64_t threads = threads_for(shape);
+  const cpu::Band band = kernels.plan_band(shape);
+  const Tensor packed = at::empty({kernels.band_filters(shape, band)}, like.options());
+  const cpu::ConvolutionForward<T> p{shape, {}, input, weight, bias, packed.mutable_data_ptr<T>(),
+                                     output};
+  for (int64_t g = 0; g < shape.G; ++g) kernels.pack_band_filters(p, band, g);
+  run_tasks<T>(band.tasks(shape), threads, kernels.band_workspace(band), like,
+               [&](int64_t first, int64_t last, T* workspace) {
+                 kernels.convolve_bands(p, band, first, last, workspace);
+               });
 }
 
 // Winograd, in one of two ways. Where tiles are many and transformed filters small, they are
@@ -395,33 +415,47 @@ void input_gradient_by_phases(const cpu::Convolution& c, const T* grad_output, c
   }
 }
 
+// A weight gradient whose tasks share out its sum: each part a result of its own, added in order.
+struct Parts {
+  const Tensor& result;
+  Tensor parts;
+
+  Parts(const Tensor& of, int64_t count) : result(of) {
+    if (count > 1) {
+      parts = at::empty({count * of.numel()}, of.options())
+                  .as_strided({count, of.numel()}, {of.numel(), 1});
+    }
+  }
+  template <typename T>
+  T* data() const {
+    return (parts.defined() ? parts : result).mutable_data_ptr<T>();
+  }
+  void add() const {
+    if (!parts.defined()) return;
+    Tensor flat = result.as_strided({result.numel()}, {1});
+    at::sum_out(flat, parts, 0);
+  }
+};
+
 template <typename T>
 void implicit_gemm_weight_gradient(const cpu::Convolution& shape, const T* grad_output,
                                    const T* input, const Tensor& result) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
   const cpu::GradientBlocking cut = kernels.plan_weight_gradient(shape, threads);
-  // Threads that share out the pixels sum into results of their own; these are added in order.
-  Tensor parts;
-  if (cut.splits > 1) {
-    parts = at::empty({cut.splits * result.numel()}, result.options());
-    parts = parts.as_strided({cut.splits, result.numel()}, {result.numel(), 1});
-  }
-  T* const to = cut.splits > 1 ? parts.mutable_data_ptr<T>() : result.mutable_data_ptr<T>();
-  const cpu::ConvolutionWeightGradient<T> p{shape, cut, input, grad_output, to, result.numel()};
+  const Parts parts(result, cut.splits);
+  const cpu::ConvolutionWeightGradient<T> p{shape,           cut,           input, grad_output,
+                                            parts.data<T>(), result.numel()};
   run_tasks<T>(cut.tasks(shape.G), threads, kernels.weight_gradient_workspace(shape, cut), result,
                [&](int64_t first, int64_t last, T* workspace) {
                  kernels.weight_gradient(p, first, last, workspace);
                });
-  if (cut.splits > 1) {
-    Tensor flat = result.as_strided({result.numel()}, {1});
-    at::sum_out(flat, parts, 0);
-  }
+  parts.add();
 }
 
 template <typename T>
-void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
-                            const Tensor& result) {
+void depthwise_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
+                               const Tensor& result) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const cpu::ConvolutionWeightGradient<T> p{
       shape, {}, input, grad_output, result.mutable_data_ptr<T>(), 0};
@@ -430,6 +464,25 @@ void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output,
   at::parallel_for(0, shape.G, (share + 15) / 16 * 16, [&](int64_t first, int64_t last) {
     kernels.depthwise_weight_gradient(p, first, last);
   });
+}
+
+template <typename T>
+void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
+                            const Tensor& result) {
+  if (cpu::depthwise_along_groups(shape)) {
+    return depthwise_weight_gradient(shape, grad_output, input, result);
+  }
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const int64_t threads = threads_for(shape);
+  const cpu::BandGradient cut = kernels.plan_band_gradient(shape, threads);
+  const Parts parts(result, cut.splits);
+  const cpu::ConvolutionWeightGradient<T> p{shape,         {}, input, grad_output, parts.data<T>(),
+                                            result.numel()};
+  run_tasks<T>(cut.tasks(shape.G), threads, kernels.band_gradient_workspace(shape, cut), result,
+               [&](int64_t first, int64_t last, T* workspace) {
+                 kernels.band_weight_gradient(p, cut, first, last, workspace);
+               });
+  parts.add();
 }
 
 // Each pass by the algorithm named, or by the one that "auto" means for its shape.

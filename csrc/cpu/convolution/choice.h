@@ -66,16 +66,23 @@ inline bool winograd_serves(const Convolution& c) {
 }
 
 // Depthwise: one channel and one filter to each group.
-inline bool direct_serves(const Convolution& c) {
+inline bool depthwise(const Convolution& c) {
   return c.C == 1 && c.K == 1 && c.G > 1 && c.taps() <= kDirectTaps;
 }
+
+// Depthwise with the groups innermost in memory.
+inline bool depthwise_along_groups(const Convolution& c) {
+  return depthwise(c) && c.input.g == 1 && c.output.g == 1;
+}
+
+inline bool direct_serves(const Convolution& c) { return c.taps() <= kBandSteps; }
 
 constexpr int64_t kWinogradChannels = 16;  // fewer fill no vector
 
 // `single`: float32. Winograd's errors, some three times those of the direct sum, are within what
 // float32 users accept of a convolution, but nobody asks for float64 to lose a digit.
 inline Algorithm choose(const Convolution& c, bool single) {
-  if (direct_serves(c)) return Algorithm::direct;
+  if (depthwise(c)) return Algorithm::direct;
   if (single && c.C >= kWinogradChannels && c.K >= kWinogradChannels && winograd_serves(c)) {
     // Tiles reach over the edges of small maps: at least a third of the multiplications must go.
     Winograd plan{};

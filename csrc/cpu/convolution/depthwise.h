@@ -109,14 +109,49 @@ inline void depthwise_row(const ConvolutionForward<T>& p, const RowTaps& taps, c
   }
 }
 
+constexpr int kPixelsAtOnce = 6;
+
+// One vector of groups, pixels j <= i < j + Pixels of a row, each within the reach of every tap.
+template <typename T, int Pixels>
+inline void depthwise_inside(const ConvolutionForward<T>& p, const RowTaps& taps, int64_t g,
+                             int64_t j, typename Vec<T>::Mask mask, Vec<T> bias, T* output) {
+  using V = Vec<T>;
+  V sum[Pixels];
+#pragma GCC unroll 8
+  for (int i = 0; i < Pixels; ++i) sum[i] = bias;
+  for (int64_t t = 0; t < taps.count; ++t) {
+    const Contact& contact = taps.contact[t];
+    const T* from = p.input + contact.offset + j * contact.step + g;
+    const V weight = V::load(p.packed + taps.index[t] * p.shape.G + g, mask);
+#pragma GCC unroll 8
+    for (int i = 0; i < Pixels; ++i) {
+      sum[i] = sum[i].fused_add(weight, V::load(from + i * contact.step, mask));
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < Pixels; ++i) {
+    sum[i].store(output + (j + i) * p.shape.output.spatial[2] + g, mask);
+  }
+}
+
 template <typename T>
 inline void depthwise_pixels(const ConvolutionForward<T>& p, const RowTaps& taps, T* output) {
   using V = Vec<T>;
-  const int64_t G = p.shape.G;
+  const int64_t G = p.shape.G, Q = p.shape.out[2];
+  int64_t inside = 0, outside = Q;  // where all taps meet the input
+  for (int64_t t = 0; t < taps.count; ++t) {
+    if (taps.contact[t].first > inside) inside = taps.contact[t].first;
+    if (taps.contact[t].last < outside) outside = taps.contact[t].last;
+  }
   for (int64_t g = 0; g < G; g += V::kLanes) {
     const auto mask = V::Mask::range(0, G - g < V::kLanes ? G - g : V::kLanes);
     const V bias = p.bias == nullptr ? V::zero() : V::load(p.bias + g, mask);
-    for (int64_t j = 0; j < p.shape.out[2]; ++j) {
+    for (int64_t j = 0; j < Q;) {
+      if (j >= inside && j + kPixelsAtOnce <= outside) {
+        depthwise_inside<T, kPixelsAtOnce>(p, taps, g, j, mask, bias, output);
+        j += kPixelsAtOnce;
+        continue;
+      }
       V sum = bias;
       for (int64_t t = 0; t < taps.count; ++t) {
         const Contact& contact = taps.contact[t];
@@ -125,6 +160,7 @@ inline void depthwise_pixels(const ConvolutionForward<T>& p, const RowTaps& taps
         sum = sum.fused_add(V::load(p.packed + taps.index[t] * G + g, mask), V::load(from, mask));
       }
       sum.store(output + j * p.shape.output.spatial[2] + g, mask);
+      ++j;
     }
   }
 }
@@ -183,10 +219,24 @@ void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t fi
           const Contact& contact = taps.contact[t];
           V sum = sums[taps.index[t]];
           if (along_groups) {
-            for (int64_t j = contact.first; j < contact.last; ++j) {
-              const T* x = input + contact.offset + j * contact.step;
-              sum = sum.fused_add(V::load(grad + j * from.spatial[2], mask), V::load(x, mask));
+            // Four sums, or each would wait for the one before.
+            V more[3] = {V::zero(), V::zero(), V::zero()};
+            const T* x = input + contact.offset;
+            const int64_t g_step = from.spatial[2], x_step = contact.step;
+            int64_t j = contact.first;
+            for (; j + 4 <= contact.last; j += 4) {
+              const T* gj = grad + j * g_step;
+              const T* xj = x + j * x_step;
+              sum = sum.fused_add(V::load(gj, mask), V::load(xj, mask));
+              for (int i = 0; i < 3; ++i) {
+                more[i] = more[i].fused_add(V::load(gj + (i + 1) * g_step, mask),
+                                            V::load(xj + (i + 1) * x_step, mask));
+              }
             }
+            for (; j < contact.last; ++j) {
+              sum = sum.fused_add(V::load(grad + j * g_step, mask), V::load(x + j * x_step, mask));
+            }
+            sum.lanes += more[0].lanes + (more[1].lanes + more[2].lanes);
           } else {
             for (int64_t j = 0; j < shape.out[2]; j += V::kLanes) {
               const int64_t count = shape.out[2] - j < V::kLanes ? shape.out[2] - j : V::kLanes;

@@ -89,6 +89,42 @@ struct ConvolutionWeightGradient {
   int64_t split_stride;  // from split to split
 };
 
+constexpr int64_t kBandSteps = 1024;  // of the sum that a block of channels may have
+
+// How direct convolution is cut into bands (band.h). Sizes are in elements.
+struct Band {
+  bool along_filters;  // whether vectors run along the filters, or else along the cells of the band
+  int64_t rows;        // of the output, per block
+  int64_t row_blocks;
+  int64_t pitch;     // cells from row to row in the band
+  int64_t cell;      // elements from cell to cell: one, or where channels are innermost, theirs
+  int64_t plane;     // elements of all rows of one tap along the depth and one phase
+  int64_t channel;   // elements from channel to channel
+  int64_t size;      // of the band
+  int64_t channels;  // per block
+  int64_t blocks;
+  int64_t panel;       // filters per panel, at most
+  int64_t panels;      // per group
+  int64_t panel_sums;  // of a panel and a row block
+  int64_t sums_row;    // from filter to filter of them, or from pixel to pixel
+  bool all_sums;       // whether the sums of all panels are held at once
+
+  int64_t tasks(const Convolution& c) const { return c.N * c.G * c.out[0] * row_blocks; }
+};
+
+// How its weight gradient is: each task holds the sums of a chunk of channels, over 1 / splits of
+// the row blocks.
+struct BandGradient {
+  Band band;  // its blocks of channels are the chunks
+  int64_t chunks, splits;
+  int64_t entries;         // of a chunk, with what fills the last tile
+  int64_t gradient_row;    // from row to row of the copied gradients, or from pixel to pixel
+  int64_t gradient_panel;  // from panel to panel of them, or from filter to filter
+  int64_t sums;            // of a chunk
+
+  int64_t tasks(int64_t groups) const { return groups * chunks * splits; }
+};
+
 // One spatial axis of the plane that Winograd tiles: the images of a batch side by side, with a gap
 // of padding between them, so that a tile may reach from one image into the next.
 struct TileAxis {
