@@ -10,6 +10,7 @@ from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
 from cnn_ext import functional, matrix, models, nn, ops, transforms
 from cnn_ext.functional import default_algorithm
 from cnn_ext.models.convert import convert, revert
+from cnn_ext.models.freeze import freeze
 
 
 def __getattr__(name: str):
@@ -27,6 +28,7 @@ __all__ = [
     "compare",
     "convert",
     "default_algorithm",
+    "freeze",
     "functional",
     "matrix",
     "models",

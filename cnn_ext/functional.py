@@ -17,7 +17,7 @@ from torch import Tensor
 from cnn_ext._native import _C  # first: registers torch.ops.cnn_ext
 from cnn_ext.ops import color_pca as pca
 from cnn_ext.ops import local_response_norm as lrn
-from cnn_ext.ops.convolution import convolution, input_gradient
+from cnn_ext.ops.convolution import convolution, convolution_relu, input_gradient
 
 Ints = int | Sequence[int]
 
@@ -199,6 +199,34 @@ def conv3d(
     return _conv(3, input, weight, bias, stride, padding, dilation, groups, algorithm)
 
 
+def conv_relu2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """``relu(conv2d(...))`` in one pass: each block of output is rectified while in the cache.
+
+    Args: as for :func:`conv2d`; a real dtype.
+
+    Returns:
+        As :func:`conv2d`; NaN and -0 as :func:`torch.relu` has them. The gradient is zero where the
+        output is; the input of the ReLU is not kept.
+
+    Example:
+        >>> import torch
+        >>> x, w = torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3)
+        >>> torch.equal(conv_relu2d(x, w, padding=1), conv2d(x, w, padding=1).relu())
+        True
+    """
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, algorithm, convolution_relu)
+
+
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -288,7 +316,18 @@ def conv_transpose3d(
     )
 
 
-def _conv(axes, input, weight, bias, stride, padding, dilation, groups, algorithm) -> Tensor:
+def _conv(
+    axes,
+    input,
+    weight,
+    bias,
+    stride,
+    padding,
+    dilation,
+    groups,
+    algorithm,
+    operation=convolution,
+) -> Tensor:
     _check_ranks(f"conv{axes}d", axes, input, weight, "K, C / groups")
     input, weight, bias = _autocast(input, weight, bias)
     stride, dilation = _per_axis(stride, axes), _per_axis(dilation, axes)
@@ -296,8 +335,8 @@ def _conv(axes, input, weight, bias, stride, padding, dilation, groups, algorith
         padding = padding_amounts(padding, input.shape[-axes:], weight.shape[2:], stride, dilation)
     arguments = stride, _per_axis(padding, axes), dilation, groups, _algorithm(algorithm)
     if input.dim() == axes + 1:
-        return convolution(input.unsqueeze(0), weight, bias, *arguments).squeeze(0)
-    return convolution(input, weight, bias, *arguments)
+        return operation(input.unsqueeze(0), weight, bias, *arguments).squeeze(0)
+    return operation(input, weight, bias, *arguments)
 
 
 def _conv_transpose(

@@ -18,7 +18,7 @@ from cnn_ext import nn
 from cnn_ext.nn.convolution import _Convolution
 
 TWINS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
-    getattr(torch.nn, name): getattr(nn, name) for name in nn.__all__
+    getattr(torch.nn, name): getattr(nn, name) for name in nn.__all__ if hasattr(torch.nn, name)
 }
 EXCLUDED = "it is excluded"
 
@@ -129,8 +129,11 @@ def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
         model = copy.deepcopy(model)
     ours: dict[type, type[torch.nn.Module]] = {twin: theirs for theirs, twin in TWINS.items()}
     for name, module in model.named_modules():
-        theirs = ours.get(parametrize.type_before_parametrizations(module))
+        kind = parametrize.type_before_parametrizations(module)
+        theirs = ours.get(kind)
         if theirs is None:
+            if isinstance(module, _Convolution):
+                _left_alone("revert", name, module, f"torch has no twin of {kind.__name__}")
             continue
         if reason := _say_as_torch(module):
             _left_alone("revert", name, module, reason)

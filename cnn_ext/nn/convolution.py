@@ -69,6 +69,11 @@ class _Convolution(torch.nn.modules.conv._ConvNd):
         if self.padding_mode != "zeros":
             input = F.pad(input, self.padding_of(input.shape[-self.axes :]), self.padding_mode)
             padding = 0
+        return self._convolve(input, weight, bias, padding)
+
+    def _convolve(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: Ints | str
+    ) -> Tensor:
         return type(self).convolve(
             input,
             weight,
@@ -187,6 +192,20 @@ class Conv2d(_Convolution, torch.nn.Conv2d):
 
     axes = 2
     convolve = staticmethod(functional.conv2d)
+
+
+class ConvReLU2d(Conv2d):
+    """A :class:`Conv2d` followed by a ReLU, in one pass: :func:`cnn_ext.functional.conv_relu2d`.
+
+    Args: as for :class:`Conv2d`. The ``state_dict`` has its keys, and nothing of the ReLU. torch has no
+        such layer: :func:`cnn_ext.revert` leaves it alone.
+
+    Example:
+        >>> ConvReLU2d(3, 8, 3, padding=1)(torch.randn(1, 3, 5, 5)).min() >= 0
+        tensor(True)
+    """
+
+    convolve = staticmethod(functional.conv_relu2d)
 
 
 class Conv3d(_Convolution, torch.nn.Conv3d):

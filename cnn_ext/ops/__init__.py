@@ -6,7 +6,12 @@ loads them.
 
 from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
 from cnn_ext.ops.color_pca import ColorPCAFunction
-from cnn_ext.ops.convolution import ConvolutionFunction
+from cnn_ext.ops.convolution import ConvolutionFunction, ConvolutionReLUFunction
 from cnn_ext.ops.local_response_norm import LocalResponseNormFunction
 
-__all__ = ["ColorPCAFunction", "ConvolutionFunction", "LocalResponseNormFunction"]
+__all__ = [
+    "ColorPCAFunction",
+    "ConvolutionFunction",
+    "ConvolutionReLUFunction",
+    "LocalResponseNormFunction",
+]

@@ -12,6 +12,9 @@ conv(x, w)     dx(g, w)            dw(g, x)
 dx(g', w)      conv(g, w)          dw(g', g)
 dw(g', x)      conv(x, g)          dx(g', g)
 =============  ==================  ===================
+
+Convolution with a ReLU is a fourth Function, whose gradients are the same two of g where the output is
+positive. What the layers of :func:`cnn_ext.freeze` call is here too; it has no derivative.
 """
 
 from __future__ import annotations
@@ -34,12 +37,14 @@ class _Bilinear(Function):
     """
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        """Keeps only the tensors that the requested gradients need."""
+    def setup_context(ctx, inputs, output, *also):
+        """Keeps only the tensors that the requested gradients need, and ``also`` these."""
         first, second, extra, *arguments = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
-            first if ctx.needs_input_grad[1] else None, second if ctx.needs_input_grad[0] else None
+            first if ctx.needs_input_grad[1] else None,
+            second if ctx.needs_input_grad[0] else None,
+            *also,
         )
         ctx.first_size, ctx.second_size = first.shape, second.shape
         ctx.output_size = output.shape
@@ -58,7 +63,7 @@ class _Dual:
     @staticmethod
     def product_rule(operation, ctx, d_first, d_second):
         """f(df, s) + f(f, ds); None where there is no tangent."""
-        first, second = ctx.saved_tensors
+        first, second = ctx.saved_tensors[:2]
         result = None
         if d_first is not None:
             result = operation(d_first, second, ctx.extra, *ctx.arguments)
@@ -111,32 +116,86 @@ class ConvolutionFunction(_Bilinear):
     @staticmethod
     def backward(ctx, grad):
         """Gradients of input, weight and bias: those asked for."""
-        grads: list[Tensor | None] = [None] * 8
-        if grad is not None:
-            input, weight = ctx.saved_tensors
-            if ctx.needs_input_grad[0]:
-                grads[0] = input_gradient(grad, weight.conj(), ctx.first_size, *ctx.arguments)
-            if ctx.needs_input_grad[1]:
-                grads[1] = weight_gradient(grad, input.conj(), ctx.second_size, *ctx.arguments)
-            if ctx.needs_input_grad[2]:
-                grads[2] = grad.sum([0, *range(2, grad.dim())])
-        return tuple(grads)
+        return _gradients(ctx, grad)
 
     @staticmethod
-    def vmap(info, in_dims, input, weight, bias, *arguments):
+    def vmap(info, in_dims, *arguments):
         """One call: a mapped input becomes more batch, a mapped weight or bias more groups."""
-        V = info.batch_size
-        *geometry, groups, algorithm = _as_lists(*arguments)
-        if in_dims[1] is None and in_dims[2] is None:
-            folded = input.movedim(in_dims[0], 0).flatten(0, 1)
-            output = convolution(folded, weight, bias, *geometry, groups, algorithm)
-            return output.unflatten(0, (V, -1)), 0
-        input = _channels_of_all(input, in_dims[0], V)
-        weight = _mapped_first(weight, in_dims[1], V).flatten(0, 1)
-        if bias is not None:
-            bias = _mapped_first(bias, in_dims[2], V).flatten()
-        output = convolution(input, weight, bias, *geometry, groups * V, algorithm)
-        return output.unflatten(1, (V, -1)), 1
+        return _vmap(convolution, info, in_dims, *arguments)
+
+
+class ConvolutionReLUFunction(ConvolutionFunction):
+    r"""Convolution and ReLU in one pass: max(conv(x, w) + b, 0), NaN and -0 as ``torch.relu`` has them.
+
+    ``ConvolutionReLUFunction.apply(input, weight, bias, stride, padding, dilation, groups, algorithm)``
+
+    Args: as for :class:`ConvolutionFunction`, of a real dtype.
+
+    Returns:
+        As :class:`ConvolutionFunction`. The gradient is ``torch.relu``'s: zero where the output is.
+
+    Example:
+        >>> import torch
+        >>> x, w = torch.tensor([[[1.0, -2, 3]]]), torch.ones(1, 1, 1)
+        >>> ConvolutionReLUFunction.apply(x, w, None, 1, 0, 1, 1, "auto")
+        tensor([[[1., 0., 3.]]])
+    """
+
+    @staticmethod
+    def forward(input, weight, bias, stride, padding, dilation, groups, algorithm):
+        """See the class."""
+        arguments = _as_lists(stride, padding, dilation, groups, algorithm)
+        return torch.ops.cnn_ext.convolution_relu(input, weight, bias, *arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Keeps the output too: it says where the ReLU let the sum through."""
+        _Bilinear.setup_context(ctx, inputs, output, output)
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Gradients of input, weight and bias: those asked for."""
+        if grad is not None:
+            grad = _where_positive(grad, ctx.saved_tensors[2])
+        return _gradients(ctx, grad)
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        """One call, as :class:`ConvolutionFunction`'s."""
+        return _vmap(convolution_relu, info, in_dims, *arguments)
+
+
+def _gradients(ctx, grad):
+    grads: list[Tensor | None] = [None] * 8
+    if grad is not None:
+        input, weight = ctx.saved_tensors[:2]
+        if ctx.needs_input_grad[0]:
+            grads[0] = input_gradient(grad, weight.conj(), ctx.first_size, *ctx.arguments)
+        if ctx.needs_input_grad[1]:
+            grads[1] = weight_gradient(grad, input.conj(), ctx.second_size, *ctx.arguments)
+        if ctx.needs_input_grad[2]:
+            grads[2] = grad.sum([0, *range(2, grad.dim())])
+    return tuple(grads)
+
+
+def _where_positive(tangent: Tensor, output: Tensor) -> Tensor:
+    """The derivative of a ReLU, from its output, detached: it has no second derivative."""
+    return torch.ops.aten.threshold_backward(tangent, output.detach(), 0)
+
+
+def _vmap(operation, info, in_dims, input, weight, bias, *arguments):
+    V = info.batch_size
+    *geometry, groups, algorithm = _as_lists(*arguments)
+    if in_dims[1] is None and in_dims[2] is None:
+        folded = input.movedim(in_dims[0], 0).flatten(0, 1)
+        output = operation(folded, weight, bias, *geometry, groups, algorithm)
+        return output.unflatten(0, (V, -1)), 0
+    input = _channels_of_all(input, in_dims[0], V)
+    weight = _mapped_first(weight, in_dims[1], V).flatten(0, 1)
+    if bias is not None:
+        bias = _mapped_first(bias, in_dims[2], V).flatten()
+    output = operation(input, weight, bias, *geometry, groups * V, algorithm)
+    return output.unflatten(1, (V, -1)), 1
 
 
 class InputGradientFunction(_Bilinear):
@@ -227,6 +286,18 @@ class _DualConvolution(_Dual, ConvolutionFunction):
         return result
 
 
+class _DualConvolutionReLU(_Dual, ConvolutionReLUFunction):
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ConvolutionReLUFunction.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[:2], output)
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        tangent = _DualConvolution.jvp(ctx, *tangents)
+        return _where_positive(tangent, ctx.saved_tensors[2])
+
+
 class _DualInputGradient(_Dual, InputGradientFunction):
     @staticmethod
     def jvp(ctx, d_grad_output, d_weight, *_):
@@ -240,6 +311,9 @@ class _DualWeightGradient(_Dual, WeightGradientFunction):
 
 
 convolution = door(torch.ops.cnn_ext.convolution, ConvolutionFunction, _DualConvolution)
+convolution_relu = door(
+    torch.ops.cnn_ext.convolution_relu, ConvolutionReLUFunction, _DualConvolutionReLU
+)
 input_gradient = door(
     torch.ops.cnn_ext.convolution_input_gradient, InputGradientFunction, _DualInputGradient
 )
@@ -248,10 +322,25 @@ weight_gradient = door(
 )
 
 
+@torch.library.register_vmap("cnn_ext::convolution_frozen")
+def _frozen_vmap(info, in_dims, input, *arguments):
+    if any(dim is not None for dim in in_dims[1:4]):  # weight, bias and filters
+        raise NotImplementedError("convolution_frozen: vmap over its input alone")
+    folded = input.movedim(in_dims[0], 0).flatten(0, 1)
+    output = torch.ops.cnn_ext.convolution_frozen(folded, *arguments)
+    return output.unflatten(0, (info.batch_size, -1)), 0
+
+
 # What torch.utils.flop_counter.FlopCounterMode counts: each as one convolution of these sizes.
 
 
-@register_flop_formula(torch.ops.cnn_ext.convolution)
+@register_flop_formula(
+    [
+        torch.ops.cnn_ext.convolution,
+        torch.ops.cnn_ext.convolution_relu,
+        torch.ops.cnn_ext.convolution_frozen,
+    ]
+)
 def _flops(input, weight, *_, out_shape) -> int:
     return conv_flop_count(input, weight, out_shape)
 

@@ -178,7 +178,8 @@ class _Padded(_Convolution):
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
         padded = F.pad(input, self.padding_of(input.shape[-self.axes :]), mode)
         convolve = getattr(F, f"conv{self.axes}d")
-        return convolve(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+        output = convolve(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+        return output.relu() if isinstance(self, nn.ConvReLU2d) else output
 
 
 class _AnyNorm(nn.LocalResponseNorm):

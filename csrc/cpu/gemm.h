@@ -49,6 +49,15 @@ void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool
   }
 }
 
+// The ReLU of a finished tile.
+template <typename T>
+inline void rectify(int rows, T* tile) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  for (int i = 0; i < 2 * rows; ++i) {
+    Vec<T>::load(tile + i * kLanes).rectified().store(tile + i * kLanes);
+  }
+}
+
 template <typename T, bool Transposed = false>
 void multiply(int rows, int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool accumulate) {
   using Function = void (*)(int64_t, const T*, int64_t, const T*, T*, bool);

@@ -54,7 +54,6 @@
   X(band_weight_gradient, void,                                                                 \
     (const ConvolutionWeightGradient<T>&, const BandGradient&, int64_t first, int64_t last,     \
      T* workspace))                                                                             \
-  X(depthwise_tasks, int64_t, (const Convolution&))                                             \
   X(pack_depthwise, void, (const ConvolutionForward<T>&))                                       \
   X(depthwise, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))               \
   X(depthwise_weight_gradient, void,                                                            \

@@ -28,6 +28,9 @@ struct Vec {
   static Vec load(const T* from, Mask mask);
   void store(T* to, Mask mask) const;
 
+  // max(this, 0); NaN and -0 stay, as in torch.relu.
+  Vec rectified() const { return {lanes < Lanes{} ? Lanes{} : lanes}; }
+
   // this + a * b
   Vec fused_add(Vec a, Vec b) const { return {lanes + a.lanes * b.lanes}; }
 };

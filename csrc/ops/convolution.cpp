@@ -1,6 +1,7 @@
 // Convolution (cross-correlation, as torch has it), its input gradient and its weight gradient: the
 // schemas, the argument checks, and the derivatives for ordinary reverse mode. What computes them
-// is in convolution_cpu.cpp; torch.func and forward-mode AD are in cnn_ext/ops/convolution.py.
+// is in convolution_cpu.cpp; torch.func and forward-mode AD are in cnn_ext/ops/convolution.py. Also
+// convolution with a ReLU, and what the layers of cnn_ext.freeze call, which has no derivative.
 //
 // Convolution is closed under differentiation: each of the three operations is linear in its two
 // tensors, and its derivatives are the other two. So there is no fourth kernel.
@@ -193,6 +194,39 @@ std::optional<Algorithm> named_algorithm(const char* op, c10::string_view name,
   return Algorithm::direct;
 }
 
+void check_relu(const char* op, const Tensor& input, bool relu) {
+  TORCH_CHECK(!relu || !input.is_complex(), op, ": input: expected a real dtype, for a complex ",
+              "number is neither above nor below zero, got ", input.scalar_type());
+}
+
+void check_winograd_filters(const Tensor& weight, int64_t groups) {
+  constexpr auto op = "winograd_filters";
+  check_weight_size(op, "weight", weight.sym_sizes());
+  TORCH_CHECK(at::isFloatingType(weight.scalar_type()), op, ": weight: expected a floating-point ",
+              "dtype, got ", weight.scalar_type());
+  const auto p = make_parameters(op, weight.dim() - 2, {1}, {0}, {1}, groups);
+  named_algorithm(op, "winograd", weight.sym_sizes(), p);
+  TORCH_CHECK(weight.size(0) % groups == 0, op, ": groups: expected a divisor of the ",
+              weight.size(0), " filters in a weight of shape ", weight.sizes(), ", got ", groups);
+}
+
+void check_frozen_filters(const Tensor& weight, const std::optional<Tensor>& filters,
+                          const SymInt& groups) {
+  if (!filters.has_value()) return;
+  constexpr auto op = "convolution_frozen";
+  TORCH_CHECK(at::isFloatingType(weight.scalar_type()), op, ": filters: expected none beside a ",
+              "weight that is no floating-point tensor, got ", weight.scalar_type());
+  const auto dtype = weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  TORCH_CHECK(filters->scalar_type() == dtype && filters->device() == weight.device(), op,
+              ": filters: expected ", dtype, " on ", weight.device(),
+              ", as winograd_filters gives ", "them for this weight, got ", filters->scalar_type(),
+              " on ", filters->device());
+  TORCH_CHECK(filters->dim() == 4 && filters->sym_size(0) == groups &&
+                  filters->sym_size(2) == cpu::kTileCells && filters->is_contiguous(),
+              op, ": filters: expected shape [", groups, ", panels, ", cpu::kTileCells, ", cell], ",
+              "contiguous, as winograd_filters gives them, got ", filters->sym_sizes());
+}
+
 namespace {
 
 // ---------------------------------------------------------------------------------------------
@@ -208,6 +242,26 @@ Tensor convolution_meta(const Tensor& input, const Tensor& weight,
       "convolution", algorithm, weight.sym_sizes(),
       make_parameters("convolution", weight.dim() - 2, stride, padding, dilation, groups));
   return output;
+}
+
+Tensor convolution_relu_meta(const Tensor& input, const Tensor& weight,
+                             const std::optional<Tensor>& bias, SymIntArrayRef stride,
+                             SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                             c10::string_view algorithm) {
+  check_relu("convolution_relu", input, true);
+  return convolution_meta(input, weight, bias, stride, padding, dilation, std::move(groups),
+                          algorithm);
+}
+
+Tensor convolution_frozen_meta(const Tensor& input, const Tensor& weight,
+                               const std::optional<Tensor>& bias,
+                               const std::optional<Tensor>& filters, SymIntArrayRef stride,
+                               SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                               bool relu, c10::string_view algorithm) {
+  check_relu("convolution_frozen", input, relu);
+  check_frozen_filters(weight, filters, groups);
+  return convolution_meta(input, weight, bias, stride, padding, dilation, std::move(groups),
+                          algorithm);
 }
 
 Tensor convolution_input_gradient_meta(const Tensor& grad_output, const Tensor& weight,
@@ -256,6 +310,14 @@ Tensor call_convolution(const Tensor& input, const Tensor& weight,
   return op.call(input, weight, bias, stride, padding, dilation, std::move(groups), algorithm);
 }
 
+Tensor call_convolution_relu(const Tensor& input, const Tensor& weight,
+                             const std::optional<Tensor>& bias, SymIntArrayRef stride,
+                             SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                             c10::string_view algorithm) {
+  static const auto op = operation<decltype(convolution_relu_meta)>("cnn_ext::convolution_relu");
+  return op.call(input, weight, bias, stride, padding, dilation, std::move(groups), algorithm);
+}
+
 Tensor call_input_gradient(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef size,
                            SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
                            SymInt groups, c10::string_view algorithm) {
@@ -273,18 +335,20 @@ Tensor call_weight_gradient(const Tensor& grad_output, const Tensor& input, SymI
   return op.call(grad_output, input, size, stride, padding, dilation, std::move(groups), algorithm);
 }
 
-// What every backward reads: the two tensors, where kept, their sizes, and the other arguments.
+// What every backward reads: the two tensors, where kept, the output, where a ReLU made it, their
+// sizes, and the other arguments.
 struct Saved {
-  Tensor a, b;
+  Tensor a, b, output;
   std::vector<SymInt> a_size, b_size, stride, padding, dilation;
   SymInt groups;
   std::string algorithm;
 
   static void write(AutogradContext* context, const Tensor& a, const Tensor& b,
                     SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
-                    const SymInt& groups, c10::string_view algorithm) {
+                    const SymInt& groups, c10::string_view algorithm,
+                    const Tensor& output = Tensor()) {
     context->save_for_backward(
-        {b.requires_grad() ? a : Tensor(), a.requires_grad() ? b : Tensor()});
+        {b.requires_grad() ? a : Tensor(), a.requires_grad() ? b : Tensor(), output});
     auto& data = context->saved_data;
     data["a_size"] = a.sym_sizes();
     data["b_size"] = b.sym_sizes();
@@ -299,6 +363,7 @@ struct Saved {
     auto& data = context->saved_data;
     return {tensors[0],
             tensors[1],
+            tensors[2],
             data["a_size"].toSymIntVector(),
             data["b_size"].toSymIntVector(),
             data["stride"].toSymIntVector(),
@@ -309,7 +374,10 @@ struct Saved {
   }
 };
 
-struct ConvolutionNode : torch::autograd::Function<ConvolutionNode> {
+// With a ReLU, the gradient passes where the output is positive. The output is detached: a ReLU has
+// no second derivative, and there is no need to compute zeros.
+template <bool kReLU>
+struct ConvolutionNode : torch::autograd::Function<ConvolutionNode<kReLU>> {
   static constexpr bool is_traceable = true;
 
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
@@ -317,27 +385,31 @@ struct ConvolutionNode : torch::autograd::Function<ConvolutionNode> {
                         SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
                         c10::string_view algorithm) {
     at::AutoDispatchBelowADInplaceOrView below;
-    Saved::write(context, input, weight, stride, padding, dilation, groups, algorithm);
+    constexpr auto call = kReLU ? call_convolution_relu : call_convolution;
+    const Tensor output = call(input, weight, bias, stride, padding, dilation, groups, algorithm);
+    Saved::write(context, input, weight, stride, padding, dilation, groups, algorithm,
+                 kReLU ? output : Tensor());
     context->saved_data["bias"] = bias.has_value();
-    return call_convolution(input, weight, bias, stride, padding, dilation, groups, algorithm);
+    return output;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const Saved s = Saved::read(context);
     variable_list result(8);
     if (!grads[0].defined()) return result;
+    const Tensor grad = kReLU ? at::threshold_backward(grads[0], s.output.detach(), 0) : grads[0];
     if (context->needs_input_grad(0)) {
-      result[0] = call_input_gradient(grads[0], s.b.conj(), s.a_size, s.stride, s.padding,
-                                      s.dilation, s.groups, s.algorithm);
+      result[0] = call_input_gradient(grad, s.b.conj(), s.a_size, s.stride, s.padding, s.dilation,
+                                      s.groups, s.algorithm);
     }
     if (context->needs_input_grad(1)) {
-      result[1] = call_weight_gradient(grads[0], s.a.conj(), s.b_size, s.stride, s.padding,
-                                       s.dilation, s.groups, s.algorithm);
+      result[1] = call_weight_gradient(grad, s.a.conj(), s.b_size, s.stride, s.padding, s.dilation,
+                                       s.groups, s.algorithm);
     }
     if (context->saved_data["bias"].toBool() && context->needs_input_grad(2)) {
       at::DimVector all_but_channels = {0};
-      for (int64_t axis = 2; axis < grads[0].dim(); ++axis) all_but_channels.push_back(axis);
-      result[2] = grads[0].sum(all_but_channels);
+      for (int64_t axis = 2; axis < grad.dim(); ++axis) all_but_channels.push_back(axis);
+      result[2] = grad.sum(all_but_channels);
     }
     return result;
   }
@@ -415,17 +487,71 @@ bool records_gradient(const char* op, std::initializer_list<const Tensor*> tenso
   return required && at::GradMode::is_enabled();
 }
 
+template <bool kReLU>
 Tensor convolution_autograd(const Tensor& input, const Tensor& weight,
                             const std::optional<Tensor>& bias, SymIntArrayRef stride,
                             SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
                             c10::string_view algorithm) {
   const Tensor bias_or_none = bias.value_or(Tensor());
-  if (records_gradient("convolution", {&input, &weight, &bias_or_none})) {
-    return ConvolutionNode::apply(input, weight, bias, stride, padding, dilation, groups,
-                                  algorithm);
+  constexpr auto op = kReLU ? "convolution_relu" : "convolution";
+  if (records_gradient(op, {&input, &weight, &bias_or_none})) {
+    return ConvolutionNode<kReLU>::apply(input, weight, bias, stride, padding, dilation, groups,
+                                         algorithm);
   }
   at::AutoDispatchBelowADInplaceOrView below;
-  return call_convolution(input, weight, bias, stride, padding, dilation, groups, algorithm);
+  constexpr auto call = kReLU ? call_convolution_relu : call_convolution;
+  return call(input, weight, bias, stride, padding, dilation, groups, algorithm);
+}
+
+// Elsewhere than on the CPU: the convolution that is there, and a second pass.
+Tensor convolution_relu_composite(const Tensor& input, const Tensor& weight,
+                                  const std::optional<Tensor>& bias, SymIntArrayRef stride,
+                                  SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                                  c10::string_view algorithm) {
+  check_relu("convolution_relu", input, true);
+  return call_convolution(input, weight, bias, stride, padding, dilation, std::move(groups),
+                          algorithm)
+      .relu_();
+}
+
+Tensor convolution_frozen_composite(const Tensor& input, const Tensor& weight,
+                                    const std::optional<Tensor>& bias,
+                                    const std::optional<Tensor>& filters, SymIntArrayRef stride,
+                                    SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                                    bool relu, c10::string_view algorithm) {
+  check_frozen_filters(weight, filters, groups);
+  const auto call = relu ? call_convolution_relu : call_convolution;
+  return call(input, weight, bias, stride, padding, dilation, std::move(groups), algorithm);
+}
+
+// Frozen layers have no derivative: their weights may be folded, and their filters are copies.
+void refuse_gradient(const char* op, std::initializer_list<const Tensor*> tensors) {
+  TORCH_CHECK(
+      !records_gradient(op, tensors), op, ": a layer that cnn_ext.freeze made has no ",
+      "gradient: call it on tensors that require none, or under torch.no_grad(); to train, ",
+      "or to differentiate in the input, take the model that was frozen");
+}
+
+Tensor convolution_frozen_autograd(const Tensor& input, const Tensor& weight,
+                                   const std::optional<Tensor>& bias,
+                                   const std::optional<Tensor>& filters, SymIntArrayRef stride,
+                                   SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                                   bool relu, c10::string_view algorithm) {
+  const Tensor bias_or_none = bias.value_or(Tensor()), filters_or_none = filters.value_or(Tensor());
+  refuse_gradient("convolution_frozen", {&input, &weight, &bias_or_none, &filters_or_none});
+  at::AutoDispatchBelowADInplaceOrView below;
+  static const auto op =
+      operation<decltype(convolution_frozen_autograd)>("cnn_ext::convolution_frozen");
+  return op.call(input, weight, bias, filters, stride, padding, dilation, std::move(groups), relu,
+                 algorithm);
+}
+
+Tensor winograd_filters_autograd(const Tensor& weight, int64_t groups) {
+  refuse_gradient("winograd_filters", {&weight});
+  at::AutoDispatchBelowADInplaceOrView below;
+  static const auto op =
+      operation<decltype(winograd_filters_autograd)>("cnn_ext::winograd_filters");
+  return op.call(weight, groups);
 }
 
 Tensor input_gradient_autograd(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef size,
@@ -460,6 +586,14 @@ TORCH_LIBRARY_FRAGMENT(cnn_ext, m) {
       "convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, "
       "SymInt[] padding, SymInt[] dilation, SymInt groups, str algorithm) -> Tensor");
   m.def(
+      "convolution_relu(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, "
+      "SymInt[] padding, SymInt[] dilation, SymInt groups, str algorithm) -> Tensor");
+  m.def(
+      "convolution_frozen(Tensor input, Tensor weight, Tensor? bias, Tensor? filters, "
+      "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, bool relu, "
+      "str algorithm) -> Tensor");
+  m.def("winograd_filters(Tensor weight, int groups) -> Tensor");
+  m.def(
       "convolution_input_gradient(Tensor grad_output, Tensor weight, SymInt[] input_size, "
       "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, str algorithm) "
       "-> Tensor");
@@ -471,12 +605,22 @@ TORCH_LIBRARY_FRAGMENT(cnn_ext, m) {
 
 TORCH_LIBRARY_IMPL(cnn_ext, Meta, m) {
   m.impl("convolution", convolution_meta);
+  m.impl("convolution_relu", convolution_relu_meta);
+  m.impl("convolution_frozen", convolution_frozen_meta);
   m.impl("convolution_input_gradient", convolution_input_gradient_meta);
   m.impl("convolution_weight_gradient", convolution_weight_gradient_meta);
 }
 
+TORCH_LIBRARY_IMPL(cnn_ext, CompositeExplicitAutograd, m) {
+  m.impl("convolution_relu", convolution_relu_composite);
+  m.impl("convolution_frozen", convolution_frozen_composite);
+}
+
 TORCH_LIBRARY_IMPL(cnn_ext, Autograd, m) {
-  m.impl("convolution", convolution_autograd);
+  m.impl("convolution", convolution_autograd<false>);
+  m.impl("convolution_relu", convolution_autograd<true>);
+  m.impl("convolution_frozen", convolution_frozen_autograd);
+  m.impl("winograd_filters", winograd_filters_autograd);
   m.impl("convolution_input_gradient", input_gradient_autograd);
   m.impl("convolution_weight_gradient", weight_gradient_autograd);
 }

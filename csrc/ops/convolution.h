@@ -41,6 +41,12 @@ Tensor empty_weight_gradient(const Tensor& grad_output, const Tensor& input,
                              SymIntArrayRef weight_size, SymIntArrayRef stride,
                              SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups);
 
+// What the operations with a ReLU, and those of frozen layers, ask for beyond that.
+void check_relu(const char* op, const Tensor& input, bool relu);
+void check_frozen_filters(const Tensor& weight, const std::optional<Tensor>& filters,
+                          const SymInt& groups);
+void check_winograd_filters(const Tensor& weight, int64_t groups);
+
 // The algorithm asked for, or none for "auto"; one that cannot serve the shape is refused here, for
 // real and fake tensors alike.
 std::optional<Algorithm> named_algorithm(const char* op, c10::string_view name,

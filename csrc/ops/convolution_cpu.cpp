@@ -177,7 +177,7 @@ void depthwise(const cpu::Convolution& shape, const T* input, const T* weight, c
   const cpu::ConvolutionForward<T> p{shape, {}, input, weight, bias, packed.mutable_data_ptr<T>(),
                                      output};
   kernels.pack_depthwise(p);
-  const int64_t tasks = kernels.depthwise_tasks(shape), threads = threads_for(shape);
+  const int64_t tasks = shape.N * shape.out[0] * shape.out[1], threads = threads_for(shape);
   at::parallel_for(0, tasks, (tasks + threads - 1) / threads,
                    [&](int64_t first, int64_t last) { kernels.depthwise(p, first, last); });
 }
@@ -242,16 +242,18 @@ void share(int64_t threads, int64_t count, const F& f) {
   at::parallel_for(0, count, std::max<int64_t>((count + threads - 1) / threads, 1), f);
 }
 
+// `frozen`: filters that winograd_filters_cpu transformed before, or null.
 template <typename T>
 void winograd(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
-              T* output, const Tensor& like) {
+              T* output, const Tensor& like, const T* frozen = nullptr) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
   const auto [plan, shared] = cut_winograd<T>(shape, threads, kOwnBlock);
   const int64_t panels = shape.G * plan.panels;
-  cpu::WinogradForward<T> p{shape, plan, input, weight, bias, nullptr, output};
+  // The kernels here only read p.filters; winograd_filters alone writes.
+  cpu::WinogradForward<T> p{shape, plan, input, weight, bias, const_cast<T*>(frozen), output};
   Tensor filters;
-  if (!shared) {
+  if (!shared && frozen == nullptr) {
     filters = at::empty({panels * cpu::kTileCells * plan.filter_cell}, like.options());
     p.filters = filters.mutable_data_ptr<T>();
     share(threads, panels,
@@ -527,7 +529,8 @@ void winograd_input_gradient_by_phases(const cpu::Convolution& shape, const T* g
   const Tensor filters = phases.filters(weight);
   phases.each([&](const cpu::Convolution& some, int64_t first) {
     input_gradient_by_phases<T>(some, grad_output + first * shape.output.n,
-                                filters.const_data_ptr<T>(), phases.data(), result, winograd<T>);
+                                filters.const_data_ptr<T>(), phases.data(), result,
+                                [](const auto&... arguments) { winograd<T>(arguments...); });
     phases.join(grad_input, some.N, first);
   });
 }
@@ -625,13 +628,14 @@ void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output,
 
 template <typename T>
 void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, const T* input,
-             const T* weight, const T* bias, T* output, const Tensor& like) {
+             const T* weight, const T* bias, T* output, const Tensor& like,
+             const T* frozen = nullptr) {
   switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
     case Algorithm::direct:
       return direct(shape, input, weight, bias, output, like);
     case Algorithm::winograd:
       return cpu::winograd_serves(shape)
-                 ? winograd(shape, input, weight, bias, output, like)
+                 ? winograd(shape, input, weight, bias, output, like, frozen)
                  : winograd_by_phases(shape, input, weight, bias, output, like);
     default:
       return implicit_gemm(simplify(shape, false), input, weight, bias, output, like);
@@ -682,9 +686,25 @@ Tensor by_real_kernels(const Tensor& a, const Tensor& b, const Bilinear& f) {
   return a.is_complex() ? by_real_parts(a, b, f) : f(a.to(at::kFloat), b.to(at::kFloat));
 }
 
-Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
-                       SymInt groups, c10::string_view algorithm) {
+// What the filters of a group, transformed, are as a tensor. Every instruction set has a layout and
+// so a shape of its own.
+template <typename T>
+std::array<int64_t, 4> transformed_size(const cpu::Convolution& shape) {
+  const cpu::Winograd plan = cpu::kernels<T>().plan_winograd(shape, 1, 1);
+  return {shape.G, plan.panels, cpu::kTileCells, plan.filter_cell};
+}
+
+// Frozen filters, if they can be used: not those that another processor's kernels laid out.
+template <typename T>
+const T* frozen_filters(const std::optional<Tensor>& filters, const cpu::Convolution& shape) {
+  if (!filters.has_value() || !cpu::winograd_serves(shape)) return nullptr;
+  if (filters->sizes() != at::IntArrayRef(transformed_size<T>(shape))) return nullptr;
+  return filters->const_data_ptr<T>();
+}
+
+Tensor convolve(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                const std::optional<Tensor>& filters, SymIntArrayRef stride, SymIntArrayRef padding,
+                SymIntArrayRef dilation, SymInt groups, bool relu, c10::string_view algorithm) {
   const Tensor output = empty_output(input, weight, bias, stride, padding, dilation, groups);
   const auto p =
       make_parameters("convolution", weight.dim() - 2, stride, padding, dilation, groups);
@@ -694,26 +714,99 @@ Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::opt
 
   if (!has_kernels(input.scalar_type())) {
     Tensor result = by_real_kernels(input, weight, [&](const Tensor& x, const Tensor& w) {
-      return convolution_cpu(x, w, std::nullopt, stride, padding, dilation, groups, algorithm);
+      return convolve(x, w, std::nullopt, filters, stride, padding, dilation, groups, false,
+                      algorithm);
     });
-    return output.copy_(add_bias(result, bias));
+    add_bias(result, bias);
+    return output.copy_(relu ? result.relu_() : result);
   }
   if (named == Algorithm::im2col || weight.numel() == 0) {
     im2col_convolution(input, weight, bias, p, output);
-    return output;
+    return relu ? output.relu_() : output;
   }
 
-  const auto shape = describe(input.sizes(), input.strides(), weight.sizes(), weight.strides(),
-                              output.sizes(), output.strides(), p);
+  auto shape = describe(input.sizes(), input.strides(), weight.sizes(), weight.strides(),
+                        output.sizes(), output.strides(), p);
+  shape.relu = relu;
   const Tensor packed_bias = bias.has_value() ? bias->contiguous() : Tensor();
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "convolution", [&] {
     const auto x = input.const_data_ptr<scalar_t>();
     const auto w = weight.const_data_ptr<scalar_t>();
     const auto b = bias.has_value() ? packed_bias.const_data_ptr<scalar_t>() : nullptr;
     const auto y = output.mutable_data_ptr<scalar_t>();
-    forward<scalar_t>(named, shape, x, w, b, y, output);
+    forward<scalar_t>(named, shape, x, w, b, y, output, frozen_filters<scalar_t>(filters, shape));
   });
   return output;
+}
+
+Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                       SymInt groups, c10::string_view algorithm) {
+  return convolve(input, weight, bias, std::nullopt, stride, padding, dilation, std::move(groups),
+                  false, algorithm);
+}
+
+Tensor convolution_relu_cpu(const Tensor& input, const Tensor& weight,
+                            const std::optional<Tensor>& bias, SymIntArrayRef stride,
+                            SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                            c10::string_view algorithm) {
+  check_relu("convolution_relu", input, true);
+  return convolve(input, weight, bias, std::nullopt, stride, padding, dilation, std::move(groups),
+                  true, algorithm);
+}
+
+Tensor convolution_frozen_cpu(const Tensor& input, const Tensor& weight,
+                              const std::optional<Tensor>& bias,
+                              const std::optional<Tensor>& filters, SymIntArrayRef stride,
+                              SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
+                              bool relu, c10::string_view algorithm) {
+  check_relu("convolution_frozen", input, relu);
+  check_frozen_filters(weight, filters, groups);
+  return convolve(input, weight, bias, filters, stride, padding, dilation, std::move(groups), relu,
+                  algorithm);
+}
+
+// For both, the still empty result and the filters that fill it.
+template <typename T>
+Tensor transform_filters(const Tensor& weight, int64_t groups, bool fill) {
+  cpu::Convolution shape{};
+  shape.N = 1;
+  shape.G = groups;
+  shape.C = weight.size(1);
+  shape.K = weight.size(0) / groups;
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    shape.out[axis] = shape.stride[axis] = shape.dilation[axis] = 1;
+    shape.in[axis] = shape.filter[axis] = axis == 0 ? 1 : weight.size(axis + 1);
+    shape.weight.spatial[axis] = axis == 0 ? 0 : weight.stride(axis + 1);
+  }
+  shape.weight.g = shape.K * weight.stride(0);
+  shape.weight.k = weight.stride(0);
+  shape.weight.c = weight.stride(1);
+  const Tensor filters = at::empty(transformed_size<T>(shape), weight.options());
+  if (!fill || filters.numel() == 0) return filters;
+  with_huge_pages(filters).zero_();  // the gaps between the cells too
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const cpu::WinogradForward<T> p{
+      shape,   kernels.plan_winograd(shape, 1, 1), nullptr, weight.const_data_ptr<T>(),
+      nullptr, filters.mutable_data_ptr<T>(),      nullptr};
+  at::parallel_for(0, groups * p.plan.panels, 1,
+                   [&](int64_t first, int64_t last) { kernels.winograd_filters(p, first, last); });
+  return filters;
+}
+
+Tensor winograd_filters(const Tensor& weight, int64_t groups, bool fill) {
+  check_winograd_filters(weight, groups);
+  if (weight.scalar_type() == at::kDouble) return transform_filters<double>(weight, groups, fill);
+  return transform_filters<float>(weight.to(at::kFloat), groups, fill);
+}
+
+Tensor winograd_filters_cpu(const Tensor& weight, int64_t groups) {
+  return winograd_filters(weight, groups, true);
+}
+
+// The layout is the processor's, also where there are no numbers.
+Tensor winograd_filters_meta(const Tensor& weight, int64_t groups) {
+  return winograd_filters(weight, groups, false);
 }
 
 Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& weight,
@@ -790,8 +883,13 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
 
 TORCH_LIBRARY_IMPL(cnn_ext, CPU, m) {
   m.impl("convolution", convolution_cpu);
+  m.impl("convolution_relu", convolution_relu_cpu);
+  m.impl("convolution_frozen", convolution_frozen_cpu);
+  m.impl("winograd_filters", winograd_filters_cpu);
   m.impl("convolution_input_gradient", convolution_input_gradient_cpu);
   m.impl("convolution_weight_gradient", convolution_weight_gradient_cpu);
 }
+
+TORCH_LIBRARY_IMPL(cnn_ext, Meta, m) { m.impl("winograd_filters", winograd_filters_meta); }
 
 }  // namespace cnn_ext

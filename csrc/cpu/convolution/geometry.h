@@ -26,12 +26,14 @@ struct FilterStrides {
 
 // out[n, g, k, o] = sum over c, t of  in[n, g, c, o * stride - padding + t * dilation] * w[g, k, c,
 // t] with zero wherever the input index lies outside the input. `padding` may be negative (a crop).
+// `relu`: whether max(out, 0) is stored instead.
 struct Convolution {
   int64_t N, G, C, K;
   int64_t in[kSpatial], out[kSpatial], filter[kSpatial];
   int64_t stride[kSpatial], padding[kSpatial], dilation[kSpatial];
   FeatureMapStrides input, output;
   FilterStrides weight;
+  bool relu;
 
   int64_t taps() const { return filter[0] * filter[1] * filter[2]; }
   int64_t pixels() const { return N * out[0] * out[1] * out[2]; }
@@ -142,9 +144,10 @@ struct Winograd {
   int64_t block;   // tiles per block
   int64_t blocks;  // per group
   int64_t panels;  // of filters, per group
-  // Elements from one of the 36 cells to the next: of the transformed filters of a panel, of a
-  // block's transformed input (and from tile to tile in it), of what a block has for each filter of
-  // a panel, and of the sums of a panel's weight gradient.
+  // Elements from one of the 36 cells to the next: of the transformed filters of a panel (on the
+  // average: they lie in blocks of channels), of a block's transformed input (and from tile to tile
+  // in it), of what a block has for each filter of a panel, and of the sums of a panel's weight
+  // gradient.
   int64_t filter_cell, channel_cell, channel_row, panel_cell, sums_cell;
 
   int64_t tiles() const { return axis[0].tiles * axis[1].tiles; }

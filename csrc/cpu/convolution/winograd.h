@@ -90,7 +90,7 @@ Winograd plan_winograd(const Convolution& shape, int64_t most_tiles, int64_t thr
   plan.blocks = divide_up(plan.tiles(), plan.block);
   plan.panels = divide_up(shape.K, kCols);
   // Some elements more than the data take: 36 streams must not fall into the same cache sets.
-  plan.filter_cell = shape.C * kCols + kLanes;
+  plan.filter_cell = shape.C * kCols + divide_up(shape.C, kChannelBlock) * kLanes;
   plan.channel_row = round_up(shape.C, kLanes) + kLanes;
   plan.channel_cell = plan.block * plan.channel_row + kLanes;
   plan.panel_cell = plan.block * kCols + kLanes;
@@ -268,12 +268,24 @@ void transform_filters(const WinogradForward<T>& p, int64_t g, int64_t panel, in
   evaluate_filters<T, 5>(p, g, panel, first, last, to, to_cell);
 }
 
+// Transformed filters lie in blocks of channels, [block][cell][channel][filter], in the order in
+// which they are read. Elements from cell to cell of a block:
+template <typename T>
+int64_t filter_block_cell(int64_t channels) {
+  return channels * Tile<T>::kCols + Vec<T>::kLanes;
+}
+
 // The transformed filters of panels first <= i < last, counted over all groups, to p.filters.
 template <typename T>
 void winograd_filters(const WinogradForward<T>& p, int64_t first, int64_t last) {
   for (int64_t i = first; i < last; ++i) {
-    transform_filters(p, i / p.plan.panels, i % p.plan.panels, 0, p.shape.C,
-                      p.filters + i * kTileCells * p.plan.filter_cell, p.plan.filter_cell);
+    T* to = p.filters + i * kTileCells * p.plan.filter_cell;
+    for (int64_t c = 0; c < p.shape.C; c += kChannelBlock) {
+      const int64_t channels = p.shape.C - c < kChannelBlock ? p.shape.C - c : kChannelBlock;
+      const int64_t cell = filter_block_cell<T>(channels);
+      transform_filters(p, i / p.plan.panels, i % p.plan.panels, c, c + channels, to, cell);
+      to += kTileCells * cell;
+    }
   }
 }
 
@@ -363,7 +375,8 @@ void collect_output(const WinogradForward<T>& p, int64_t g, int64_t block, int64
           V result[M];
           collect<T, M>(down[row], result);
           for (int j = 0; j < M; ++j) {
-            Vec<T>{result[j] + bias}.store(strip[row] + (t * M + j) * kLanes);
+            const Vec<T> y{result[j] + bias};
+            (shape.relu ? y.rectified() : y).store(strip[row] + (t * M + j) * kLanes);
           }
         }
       }
@@ -441,14 +454,14 @@ void winograd_panels(const WinogradForward<T>& p, int64_t g, int64_t block, int6
   T* const sums = workspace;
   T* const own_filters = workspace + kTileCells * plan.panel_cell;
   for (int64_t panel = first; panel < last; ++panel) {
-    const T* filters = p.filters;
-    int64_t filter_cell = plan.filter_cell;
-    if (filters != nullptr) filters += (g * plan.panels + panel) * kTileCells * filter_cell;
+    const T* filters = own_filters;
+    if (p.filters != nullptr) {
+      filters = p.filters + (g * plan.panels + panel) * kTileCells * plan.filter_cell;
+    }
     for (int64_t c = 0; c < C; c += kChannelBlock) {
       const int64_t channels = C - c < kChannelBlock ? C - c : kChannelBlock;
+      const int64_t filter_cell = filter_block_cell<T>(channels);
       if (p.filters == nullptr) {
-        filters = own_filters;
-        filter_cell = kChannelBlock * kCols + Vec<T>::kLanes;
         transform_filters(p, g, panel, c, c + channels, own_filters, filter_cell);
       }
       for (int64_t cell = 0; cell < kTileCells; ++cell) {
@@ -460,7 +473,7 @@ void winograd_panels(const WinogradForward<T>& p, int64_t g, int64_t block, int6
                       c > 0);
         }
       }
-      if (p.filters != nullptr) filters += channels * kCols;
+      if (p.filters != nullptr) filters += kTileCells * filter_cell;
     }
     if (plan.m == 4) {
       collect_output<T, 4>(p, g, block, panel, sums);
