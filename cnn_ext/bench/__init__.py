@@ -18,7 +18,7 @@ Fields of every row:
 ``milliseconds``
     Medians by contender: ``ours``; torch's ways in this format, ``eager`` and ``compiled``; and those
     that no ratio is against: ``clone`` (one copy of the tensor), ``read`` (one sum over as many bytes),
-    ``albumentations``.
+    ``albumentations``, ``onnxruntime``, ``openvino``.
 ``ratio``
     The best of torch's ways in this format over ours: above 1 ours is faster.
 ``ratio_any_format``

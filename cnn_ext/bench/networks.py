@@ -4,6 +4,7 @@ Contenders of one run: ours and torch's in NCHW and in channels_last, ``torch.co
 which chooses its layouts itself, and frozen copies of ours (``cnn_ext.freeze``) in rows of their own. A
 step of training is forward, cross-entropy, backward, and plain SGD with so small a rate that the
 weights stay as they are. Builds of one format share their weights; the others have the same ones.
+ONNX Runtime and OpenVINO run inference apart, where they are installed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 import cnn_ext
 from cnn_ext import nn
 from cnn_ext.bench.options import DTYPES, Options, shapes
+from cnn_ext.bench.rivals import NEEDED, available, rival
 from cnn_ext.bench.timing import FORMATS, OPPONENTS, Row, Timed, by_format, ratio, turns
 from cnn_ext.training.compare import relative_error
 from cnn_ext.training.networks import build
@@ -94,6 +96,12 @@ def _inference(name: str, builds: Builds, inputs: dict[str, Tensor], options: Op
     right = run("eager NCHW")
     differences = {key: relative_error(run(key), right.double()) for key in models}
     timed = turns({key: partial(run, key) for key in models}, options.turns(5), options.seconds())
+    if options.dtype == "float32":
+        others = {
+            f"{name} NCHW": rival(name, builds["NCHW"][1], inputs["NCHW"]) for name in available()
+        }
+        differences |= {key: relative_error(call(), right.double()) for key, call in others.items()}
+        timed.milliseconds.update(turns(others, options.turns(5), options.seconds()).milliseconds)
     yield from _rows(name, "inference", "ours", timed, differences, options)
     if freeze is not None:
         yield from _rows(name, "inference, frozen", "frozen", timed, differences, options)
@@ -139,7 +147,7 @@ def _rows(
     wanted = {
         key.replace(who, "ours"): milliseconds
         for key, milliseconds in timed.milliseconds.items()
-        if key.rsplit(" ", 1)[0] in (who, *OPPONENTS)
+        if key.rsplit(" ", 1)[0] in (who, *OPPONENTS, *NEEDED)
     }
     for memory_format, (times, any_format) in by_format(Timed(wanted, timed.spread)).items():
         row = {

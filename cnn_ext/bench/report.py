@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class Report:
 
     def plot(self):
         """Ratios as bars: a matplotlib figure."""
-        return picture(self.rows)
+        return picture(self.rows, self.machine)
 
 
 def heading(operation: str) -> str:
@@ -149,7 +149,7 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
-def picture(rows: Iterable[Row]):
+def picture(rows: Iterable[Row], machine: Mapping[str, Any]):
     """A bar for each row that has a ratio: a panel for each pass, a line for each layer and format.
 
     Bars to the right of 1 are rows where ours is faster, to the left where torch is. Of both formats,
@@ -164,7 +164,10 @@ def picture(rows: Iterable[Row]):
     sizes = [len({_line_of(row) for row in group}) for group in groups.values()]
     columns = max((len({row["pass"] for row in group}) for group in groups.values()), default=1)
     heights = [0.24 * size + 1.3 for size in sizes] or [2.0]
-    figure = Figure(figsize=(4.5 + 2.4 * columns, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(4.5 + 2.4 * columns, sum(heights) + 0.5), layout="constrained")
+    where = [f"{key} {machine[key]}" for key in ("processor", "capability", "threads", "torch", "date")
+             if key in machine]  # fmt: skip
+    figure.suptitle(", ".join(where), fontsize=10)
     parts = figure.subfigures(max(1, len(groups)), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, (operation, group) in zip(parts, groups.items(), strict=False):
         _panels(part, operation, group)

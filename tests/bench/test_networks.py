@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import cnn_ext
-from cnn_ext.bench import color_pca, local_response_norm, networks
+from cnn_ext.bench import color_pca, local_response_norm, networks, rivals
 from cnn_ext.bench.options import Options, shapes
 from cnn_ext.functional import color_pca as shifted
 from cnn_ext.models import lenet5
@@ -34,6 +34,32 @@ def test_frozen_copies_have_rows_of_their_own(monkeypatch):
         assert a["milliseconds"].keys() == b["milliseconds"].keys() == {"ours", "eager"}
         assert a["milliseconds"]["eager"] == b["milliseconds"]["eager"]  # of one run
         assert a["milliseconds"]["ours"] != b["milliseconds"]["ours"]
+
+
+def test_other_runtimes_run_apart_and_no_ratio_is_to_them(monkeypatch):
+    monkeypatch.setattr(networks, "available", lambda: ["openvino"])
+    monkeypatch.setattr(networks, "rival", lambda name, model, images: lambda: model(images))
+    rows = list(networks.network_rows("LeNet-5", SMALL, TINY))
+    for row in rows:
+        times = row["milliseconds"]
+        beside = row["pass"].startswith("inference") and row["format"] == "NCHW"
+        assert ("openvino" in times) == beside
+        assert row["ratio"] == times["eager"] / times["ours"]
+
+
+@pytest.mark.parametrize("name", rivals.NEEDED)
+def test_another_runtime_computes_the_same_network(name):
+    if name not in rivals.available():
+        pytest.skip(f"{name} is not installed, or not what exports to it")
+    model, images = lenet5(layers=torch.nn).eval(), torch.randn(2, 1, 32, 32)
+    run = rivals.rival(name, model, images)
+    with torch.no_grad():
+        torch.testing.assert_close(run(), model(images), atol=1e-5, rtol=1e-4)
+
+
+def test_a_runtime_that_is_not_installed_is_not_available(monkeypatch):
+    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None)
+    assert rivals.available() == []
 
 
 def test_builds_of_one_format_share_their_weights():
