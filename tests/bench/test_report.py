@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -259,3 +261,12 @@ def test_only_what_was_named_runs():
     rows = bench.run("all", options).rows
     assert {row["operation"] for row in rows} == {"convolution", "color_pca"}
     assert {goals.label(row) for row in rows} == {"LeNet C5", "3x256x256"}
+
+
+def test_shapes_and_goals_are_installed_with_the_package():
+    root = Path(__file__).parents[2]
+    settings = tomllib.loads((root / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["cnn_ext"]
+    found = {file for pattern in patterns for file in (root / "cnn_ext").glob(pattern)}
+    assert found >= set((root / "cnn_ext" / "bench").rglob("*.json"))
+    assert {f"{name}.json" for name in convolution.SETS} < {file.name for file in found}
