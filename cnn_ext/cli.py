@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.set_defaults(run=_compare)
 
     _add_train(commands)
+    _add_bench(commands)
 
     options = parser.parse_args(arguments)
     return options.run(options)
@@ -111,6 +113,87 @@ def _add_train(commands) -> None:
     )
     command.add_argument("--json", action="store_true", help="print the report as JSON, and no bars")
     command.set_defaults(run=_train)
+
+
+def _add_bench(commands) -> None:
+    command = commands.add_parser(
+        "bench", help="how fast: every operation and whole networks against torch's, and the goals"
+    )
+    command.add_argument(
+        "what",
+        nargs="?",
+        default="all",
+        choices=["convolution", "networks", "local_response_norm", "color_pca", "all"],
+        help="default: all",
+    )
+    command.add_argument(
+        "--layers",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="only these layers, networks or tensors, as the table names them",
+    )
+    command.add_argument(
+        "--shapes",
+        nargs="+",
+        default=[],
+        metavar="SET",
+        help="only these sets of convolutions: lenet, alexnet, vgg, resnet50, mobilenet_v2, googlenet, "
+        "others, or a JSON file like theirs",
+    )
+    command.add_argument(
+        "--quick",
+        action="store_true",
+        help="a look: few turns, classic networks, torch.compile only if asked for",
+    )
+    command.add_argument("--rounds", type=_positive, help="turns at least: 9, of networks 5")
+    command.add_argument("--threads", type=_positive, help="default: as many as torch takes")
+    command.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of convolution, networks and LRN",
+    )
+    command.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="torch.compile takes turns too; by default in networks and LRN",
+    )
+    command.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures there")
+    command.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the ratios there")
+    command.add_argument("--json", action="store_true", help="print the figures as JSON, and no table")
+    command.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    import torch
+
+    from cnn_ext import bench
+
+    chosen = bench.Options(
+        names=tuple(options.layers), sets=tuple(options.shapes), rounds=options.rounds,
+        quick=options.quick, compile=options.compile, dtype=options.dtype,
+    )  # fmt: skip
+    show = None if options.json else functools.partial(print, flush=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(options.threads or before)
+    try:
+        report = bench.run(options.what, chosen, show, options.out)
+    except ModuleNotFoundError as missing:
+        return _needs(missing)
+    except ValueError as error:
+        if not str(error).startswith(("layers:", "shapes:")):
+            raise
+        print(f"cnn-ext bench: {error}", file=sys.stderr)
+        return 2
+    finally:
+        torch.set_num_threads(before)
+    if options.json:
+        print(report.to_json())
+    if options.picture:
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        report.plot().savefig(options.picture, dpi=110)
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

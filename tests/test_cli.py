@@ -71,7 +71,7 @@ def test_a_wrong_command_is_explained(arguments, capsys):
 
 
 def test_every_command_has_help(capsys):
-    for command in ("demo", "doctor", "fit-pca", "compare", "train"):
+    for command in ("bench", "demo", "doctor", "fit-pca", "compare", "train"):
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])
         assert stopped.value.code == 0
