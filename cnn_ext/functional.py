@@ -72,10 +72,17 @@ def convolution_algorithm(
     """The algorithm that ``algorithm="auto"`` means for a convolution on the CPU.
 
     A function of the shape and the dtype, never of a timing, so that results do not change from run
-    to run: ``"direct"`` for depthwise convolution with at most 64 filter cells; ``"winograd"`` for
-    float32, 3 x 3 and 5 x 5 filters at stride 1 and dilation 1, at least 16 channels and 16 filters
-    to a group, and maps large enough that its tiles save a third of the multiplications; otherwise
-    ``"implicit_gemm"``.
+    to run:
+
+    - ``"direct"`` for depthwise convolution with at most 64 filter cells;
+    - ``"winograd"`` for float32, filters of 3 x 3 or 5 x 5 cells (where the convolution strides, in
+      each phase of the stride, such as 11 x 11 at stride 4) without dilation, at least 16 channels
+      (phases counted) and 16 filters to a group, and maps large enough that its tiles save a third of
+      the multiplications;
+    - ``"direct"`` for every other filter of 2 to 1024 cells whose windows overlap the row of the output
+      no more than once, where a band of its input fits the cache;
+    - ``"implicit_gemm"`` for the rest: filters of one cell, filters as large as their input, very long
+      rows.
 
     Args:
         input_size: (N, C, H, W), or with one or three spatial axes.
@@ -156,10 +163,10 @@ def conv2d(
         dilation: distance of neighbouring filter cells.
         groups: the channels are cut into so many groups, and each filter sees one of them.
         algorithm: ``"im2col"`` writes out the patch matrix and multiplies once; ``"implicit_gemm"``
-            packs patches block by block; ``"winograd"`` (3 x 3 and 5 x 5 filters at stride 1 and
-            dilation 1) takes a quarter of the multiplications and rounds some three times as much;
-            ``"direct"`` sums depthwise convolutions where they lie. What ``"auto"`` takes,
-            :func:`convolution_algorithm` tells.
+            packs patches block by block; ``"winograd"`` (filters of 3 x 3 or 5 x 5 cells, or so many
+            in each phase of the stride, without dilation) takes a quarter of the multiplications and
+            rounds some three times as much; ``"direct"`` sums from a band of input rows, where no
+            patch is packed. What ``"auto"`` takes, :func:`convolution_algorithm` tells.
 
     Returns:
         (N, K, P, Q) or (K, P, Q), in channels_last if input or weight is.
