@@ -234,10 +234,10 @@ void share(int64_t threads, int64_t count, const F& f) {
   at::parallel_for(0, count, std::max<int64_t>((count + threads - 1) / threads, 1), f);
 }
 
-// `frozen`: filters that winograd_filters_cpu transformed before, or null.
+// `frozen`: filters that were transformed before, or null.
 template <typename T>
-void winograd(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
-              T* output, const Tensor& like, const T* frozen = nullptr) {
+void winograd_with(const T* frozen, const cpu::Convolution& shape, const T* input, const T* weight,
+                   const T* bias, T* output, const Tensor& like) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
   const auto [plan, shared] = cut_winograd<T>(shape, threads, kOwnBlock);
@@ -495,7 +495,7 @@ void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, cons
     case Algorithm::direct:
       return direct(shape, input, weight, bias, output, like);
     case Algorithm::winograd:
-      return winograd(shape, input, weight, bias, output, like, frozen);
+      return winograd_with(frozen, shape, input, weight, bias, output, like);
     default:
       return implicit_gemm(simplify(shape, false), input, weight, bias, output, like);
   }

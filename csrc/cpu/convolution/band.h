@@ -395,7 +395,8 @@ void store_pixels(const Convolution& shape, const T* from, FilterRange k, const 
         const int64_t count = Q - q < kBandCells ? Q - q : kBandCells;
         const T* sums = from + ((p - p0) * Q + q) * kCols + half;
         for (int64_t j = 0; j < count; ++j) {
-          V{V::load(sums + j * kCols).lanes + more.lanes}.store(cells + j * kLanes);
+          const V y{V::load(sums + j * kCols).lanes + more.lanes};
+          (shape.relu ? y.rectified() : y).store(cells + j * kLanes);
         }
         scatter_lanes(cells, kLanes, count,
                       output + (k.first + half) * s.c + p * s.spatial[1] + q * s.spatial[2], s.c,
@@ -447,6 +448,7 @@ void convolve_bands(const ConvolutionForward<T>& p, const Band& band, int64_t fi
           if (done) store_pixels(shape, to, k, here, p0, p1, output);
         } else {
           panel_along_cells(k.count(), band, steps, offsets, cells, from, here, block > 0, to);
+          if (done && shape.relu) rectify(to, k.count() * band.sums_row);
           if (done && !band.all_sums) store_cells(shape, band, to, k, p0, p1, output);
         }
         filters += width * shape.reduction();
