@@ -49,11 +49,12 @@ void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool
   }
 }
 
-// The ReLU of finished sums: whole vectors of them.
+// The ReLU of a finished tile.
 template <typename T>
-inline void rectify(T* sums, int64_t count) {
-  for (int64_t i = 0; i < count; i += Vec<T>::kLanes) {
-    Vec<T>::load(sums + i).rectified().store(sums + i);
+inline void rectify(int rows, T* tile) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  for (int i = 0; i < 2 * rows; ++i) {
+    Vec<T>::load(tile + i * kLanes).rectified().store(tile + i * kLanes);
   }
 }
 

@@ -41,6 +41,8 @@
   X(winograd_weight, void,                                                                      \
     (const WinogradWeightGradient<T>&, int64_t g, int64_t panel, const T* sums, int64_t parts,  \
      int64_t part_stride))                                                                      \
+  X(split_phases, void, (const Convolution&, const T* input, int64_t c0, int64_t c1, T* to))    \
+  X(join_phases, void, (const Convolution&, const T* from, int64_t c0, int64_t c1, T* input))   \
   X(plan_band, Band, (const Convolution&))                                                      \
   X(band_workspace, int64_t, (const Band&))                                                     \
   X(band_filters, int64_t, (const Convolution&, const Band&))                                   \
@@ -52,7 +54,6 @@
   X(band_weight_gradient, void,                                                                 \
     (const ConvolutionWeightGradient<T>&, const BandGradient&, int64_t first, int64_t last,     \
      T* workspace))                                                                             \
-  X(depthwise_tasks, int64_t, (const Convolution&))                                             \
   X(pack_depthwise, void, (const ConvolutionForward<T>&))                                       \
   X(depthwise, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))               \
   X(depthwise_weight_gradient, void,                                                            \

@@ -171,13 +171,18 @@ std::optional<Algorithm> named_algorithm(const char* op, c10::string_view name,
   if (name == "im2col") return Algorithm::im2col;
   if (name == "implicit_gemm") return Algorithm::implicit_gemm;
   if (name == "winograd") {
-    bool ones = weight.size() == 4 && weight[2] == weight[3] && (weight[2] == 3 || weight[2] == 5);
-    for (size_t axis = 0; ones && axis < 2; ++axis) {
-      ones = p.stride[axis] == 1 && p.dilation[axis] == 1;
+    bool served = weight.size() == 4;
+    SymInt cells = 0;  // of the filter, in each phase of the stride
+    for (size_t axis = 0; served && axis < 2; ++axis) {
+      const SymInt here = (weight[axis + 2] - 1) / p.stride[axis] + 1;
+      served = p.dilation[axis] == 1 && weight[axis + 2] >= p.stride[axis] &&
+               (here == 3 || here == 5) && (axis == 0 || here == cells);
+      cells = here;
     }
-    TORCH_CHECK(ones, op, ": algorithm: \"winograd\" serves 3 x 3 and 5 x 5 filters at stride 1 ",
-                "and dilation 1, got a weight of shape ", weight, ", stride ",
-                SymIntArrayRef(p.stride), " and dilation ", SymIntArrayRef(p.dilation));
+    TORCH_CHECK(served, op, ": algorithm: \"winograd\" serves filters of 3 x 3 or 5 x 5 cells, or ",
+                "so many in each phase of the stride, without dilation, got a weight of shape ",
+                weight, ", stride ", SymIntArrayRef(p.stride), " and dilation ",
+                SymIntArrayRef(p.dilation));
     return Algorithm::winograd;
   }
   TORCH_CHECK(name == "direct", op, ": algorithm: expected \"auto\", \"im2col\", ",

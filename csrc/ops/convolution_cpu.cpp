@@ -177,10 +177,16 @@ void depthwise(const cpu::Convolution& shape, const T* input, const T* weight, c
   const cpu::ConvolutionForward<T> p{shape, {}, input, weight, bias, packed.mutable_data_ptr<T>(),
                                      output};
   kernels.pack_depthwise(p);
-  const int64_t tasks = kernels.depthwise_tasks(shape), threads = threads_for(shape);
+  const int64_t tasks = shape.N * shape.out[0] * shape.out[1], threads = threads_for(shape);
   at::parallel_for(0, tasks, (tasks + threads - 1) / threads,
                    [&](int64_t first, int64_t last) { kernels.depthwise(p, first, last); });
-  if (shape.relu) like.relu_();
+}
+
+void check_direct(const cpu::Convolution& shape) {
+  TORCH_CHECK(cpu::direct_serves(shape), "convolution: algorithm: \"direct\" copies whole rows of ",
+              "the input to a band in the cache, and those of one channel would take ",
+              cpu::least_band(shape), " elements here, where at most ", cpu::kMostBand,
+              " are allowed; use \"auto\"");
 }
 
 template <typename T>
@@ -189,6 +195,7 @@ void direct(const cpu::Convolution& shape, const T* input, const T* weight, cons
   if (cpu::depthwise_along_groups(shape)) {
     return depthwise(shape, input, weight, bias, output, like);
   }
+  check_direct(shape);
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
   const cpu::Band band = kernels.plan_band(shape);
@@ -213,6 +220,7 @@ struct WinogradCut {
 
 constexpr int64_t kOwnBlock = 28;             // tiles
 constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
+constexpr int64_t kPhaseMemory = 1 << 20;     // elements of images by phases, per thread
 constexpr int64_t kWinogradMemory = 1 << 19;  // elements of a shared block, per thread
 
 template <typename T>
@@ -234,10 +242,10 @@ void share(int64_t threads, int64_t count, const F& f) {
   at::parallel_for(0, count, std::max<int64_t>((count + threads - 1) / threads, 1), f);
 }
 
-// `frozen`: filters that were transformed before, or null.
+// `frozen`: filters that winograd_filters_cpu transformed before, or null.
 template <typename T>
-void winograd_with(const T* frozen, const cpu::Convolution& shape, const T* input, const T* weight,
-                   const T* bias, T* output, const Tensor& like) {
+void winograd(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
+              T* output, const Tensor& like, const T* frozen = nullptr) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
   const auto [plan, shared] = cut_winograd<T>(shape, threads, kOwnBlock);
@@ -415,6 +423,136 @@ void input_gradient_by_phases(const cpu::Convolution& c, const T* grad_output, c
   }
 }
 
+// Winograd of a strided convolution, by its phases: some images at a time are copied to channels
+// that are phases, and the filters once.
+template <typename T>
+struct Phases {
+  cpu::Convolution shape, phased;
+  int64_t images;  // at a time
+  int64_t image;   // elements, of all groups
+  Tensor memory;
+
+  Phases(const cpu::Convolution& c, const Tensor& like) : shape(c), phased(cpu::of_phases(c)) {
+    const int64_t plane = phased.in[1] * phased.in[2], taps = phased.taps();
+    image = c.G * phased.C * plane;
+    images = std::min(c.N, std::max<int64_t>(1, at::get_num_threads() * kPhaseMemory / image));
+    phased.input = {image, phased.C * plane, plane, {0, phased.in[2], 1}};
+    phased.weight = {phased.K * phased.C * taps, phased.C * taps, taps, {0, phased.filter[2], 1}};
+    memory = at::empty({images * image}, like.options());
+  }
+  T* data() const { return memory.mutable_data_ptr<T>(); }
+  Tensor empty_filters() const {
+    return at::empty({shape.G * shape.K * phased.reduction()}, memory.options());
+  }
+  // f(shape of some images, the first of them)
+  template <typename F>
+  void each(const F& f) const {
+    for (int64_t first = 0; first < shape.N; first += images) {
+      cpu::Convolution some = phased;
+      some.N = std::min(images, shape.N - first);
+      f(some, first);
+    }
+  }
+  // f(map of the phases, offset of its image and group in the input, channel)
+  template <typename F>
+  void each_channel(int64_t count, int64_t first, const F& f) const {
+    const int64_t channels = count * shape.G * shape.C;
+    at::parallel_for(0, channels, std::max<int64_t>(1, 32768 * shape.C * shape.G / image),
+                     [&](int64_t begin, int64_t end) {
+                       for (int64_t i = begin; i < end; ++i) {
+                         const int64_t c = i % shape.C, g = i / shape.C % shape.G;
+                         const int64_t n = i / shape.C / shape.G;
+                         f(data() + n * image + g * phased.input.g,
+                           (first + n) * shape.input.n + g * shape.input.g, c);
+                       }
+                     });
+  }
+  void split(const T* input, int64_t count, int64_t first) const {
+    each_channel(count, first, [&](T* map, int64_t at, int64_t c) {
+      cpu::kernels<T>().split_phases(shape, input + at, c, c + 1, map);
+    });
+  }
+  void join(T* input, int64_t count, int64_t first) const {
+    each_channel(count, first, [&](const T* map, int64_t at, int64_t c) {
+      cpu::kernels<T>().join_phases(shape, map, c, c + 1, input + at);
+    });
+  }
+  // f(cell of a filter by phases, its offset in the weight, or -1 where the filter has no such
+  // cell)
+  template <typename F>
+  void each_filter_cell(const F& f) const {
+    const int64_t R = phased.filter[1], S = phased.filter[2];
+    int64_t to = 0;
+    for (int64_t k = 0; k < shape.G * shape.K; ++k) {
+      const int64_t filter = k / shape.K * shape.weight.g + k % shape.K * shape.weight.k;
+      for (int64_t c = 0; c < phased.C; ++c) {
+        const int64_t phase_x = c % shape.stride[2],
+                      phase_y = c / shape.stride[2] % shape.stride[1];
+        const int64_t channel = c / shape.stride[2] / shape.stride[1];
+        for (int64_t r = 0; r < R; ++r) {
+          for (int64_t s = 0; s < S; ++s) {
+            const int64_t y = r * shape.stride[1] + phase_y, x = s * shape.stride[2] + phase_x;
+            const bool there = y < shape.filter[1] && x < shape.filter[2];
+            f(to++, there ? filter + channel * shape.weight.c + y * shape.weight.spatial[1] +
+                                x * shape.weight.spatial[2]
+                          : -1);
+          }
+        }
+      }
+    }
+  }
+  Tensor filters(const T* weight) const {
+    const Tensor result = empty_filters();
+    T* const to = result.mutable_data_ptr<T>();
+    each_filter_cell(
+        [&](int64_t cell, int64_t from) { to[cell] = from < 0 ? T(0) : weight[from]; });
+    return result;
+  }
+};
+
+template <typename T>
+void winograd_by_phases(const cpu::Convolution& shape, const T* input, const T* weight,
+                        const T* bias, T* output, const Tensor& like) {
+  const Phases<T> phases(shape, like);
+  const Tensor filters = phases.filters(weight);
+  phases.each([&](const cpu::Convolution& some, int64_t first) {
+    phases.split(input, some.N, first);
+    winograd<T>(some, phases.data(), filters.const_data_ptr<T>(), bias,
+                output + first * shape.output.n, like);
+  });
+}
+
+template <typename T>
+void winograd_input_gradient_by_phases(const cpu::Convolution& shape, const T* grad_output,
+                                       const T* weight, T* grad_input, const Tensor& result) {
+  const Phases<T> phases(shape, result);
+  const Tensor filters = phases.filters(weight);
+  phases.each([&](const cpu::Convolution& some, int64_t first) {
+    input_gradient_by_phases<T>(some, grad_output + first * shape.output.n,
+                                filters.const_data_ptr<T>(), phases.data(), result,
+                                [](const auto&... arguments) { winograd<T>(arguments...); });
+    phases.join(grad_input, some.N, first);
+  });
+}
+
+template <typename T>
+void winograd_weight_gradient_by_phases(const cpu::Convolution& shape, const T* grad_output,
+                                        const T* input, const Tensor& result) {
+  const Phases<T> phases(shape, result);
+  Tensor sum;
+  phases.each([&](const cpu::Convolution& some, int64_t first) {
+    phases.split(input, some.N, first);
+    const Tensor part = phases.empty_filters();
+    winograd_weight_gradient<T>(some, grad_output + first * shape.output.n, phases.data(), part);
+    sum = sum.defined() ? sum.add_(part) : part;
+  });
+  const T* from = sum.const_data_ptr<T>();
+  T* const to = result.mutable_data_ptr<T>();
+  phases.each_filter_cell([&](int64_t cell, int64_t at) {
+    if (at >= 0) to[at] = from[cell];
+  });
+}
+
 // A weight gradient whose tasks share out its sum: each part a result of its own, added in order.
 struct Parts {
   const Tensor& result;
@@ -472,6 +610,7 @@ void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output,
   if (cpu::depthwise_along_groups(shape)) {
     return depthwise_weight_gradient(shape, grad_output, input, result);
   }
+  check_direct(shape);
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
   const cpu::BandGradient cut = kernels.plan_band_gradient(shape, threads);
@@ -495,7 +634,9 @@ void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, cons
     case Algorithm::direct:
       return direct(shape, input, weight, bias, output, like);
     case Algorithm::winograd:
-      return winograd_with(frozen, shape, input, weight, bias, output, like);
+      return cpu::winograd_serves(shape)
+                 ? winograd(shape, input, weight, bias, output, like, frozen)
+                 : winograd_by_phases(shape, input, weight, bias, output, like);
     default:
       return implicit_gemm(simplify(shape, false), input, weight, bias, output, like);
   }
@@ -511,6 +652,9 @@ void input_gradient(std::optional<Algorithm> named, const cpu::Convolution& shap
                                 });
   };
   const auto chosen = named.value_or(cpu::choose(shape, std::is_same_v<T, float>));
+  if (chosen == Algorithm::winograd && !cpu::winograd_serves(shape)) {
+    return winograd_input_gradient_by_phases(shape, grad_output, weight, grad_input, result);
+  }
   by_phases(chosen == Algorithm::implicit_gemm ? simplify(shape, true) : shape);
 }
 
@@ -521,7 +665,9 @@ void weight_gradient(std::optional<Algorithm> named, const cpu::Convolution& sha
     case Algorithm::direct:
       return direct_weight_gradient(shape, grad_output, input, result);
     case Algorithm::winograd:
-      return winograd_weight_gradient(shape, grad_output, input, result);
+      return cpu::winograd_serves(shape)
+                 ? winograd_weight_gradient(shape, grad_output, input, result)
+                 : winograd_weight_gradient_by_phases(shape, grad_output, input, result);
     default:
       return implicit_gemm_weight_gradient(simplify(shape, false), grad_output, input, result);
   }

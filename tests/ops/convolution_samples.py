@@ -129,6 +129,21 @@ DEPTHWISE = [
     if s.C == s.K == s.groups > 1
 ]  # fmt: skip
 
+# Over every way in which bands, their blocks of channels and panels of filters can be ragged.
+DIRECT = [
+    Sample("blocks of channels", 2, 70, 20, (30, 29), (3, 3), padding=1),
+    Sample("blocks of channels, few filters", 2, 150, 3, (23, 25), (3, 3), padding=1),
+    Sample("blocks of rows", 1, 3, 9, (50, 61), (3, 3), padding=1),
+    Sample("blocks of rows, strided", 2, 3, 17, (70, 61), (7, 5), stride=(3, 2), padding=3),
+    Sample("one filter", 1, 5, 1, (20, 200), (3, 3)),
+    *(Sample(f"{K} filters", 1, 2, K, (9, 70), (3, 3), padding=1) for K in (2, 4, 7, 8, 11)),
+    Sample("groups of few", 3, 12, 20, (9, 10), (3, 3), padding=1, groups=4),
+    Sample("large filter", 1, 2, 3, (35, 34), (31, 33)),
+    Sample("wide dilation", 2, 3, 5, (9, 40), (2, 3), dilation=(5, 13)),
+    Sample("deep", 1, 4, 18, (6, 9, 10), (3, 3, 3), stride=(2, 1, 1), padding=1, dilation=(1, 2, 1)),
+]
+DIRECT += [replace(s, layout="channels_last") for s in DIRECT if s.axes == 2]
+
 # 3 x 3 and 5 x 5 filters at stride 1, over every way in which tiles and channels can be ragged.
 WINOGRAD = [
     *(s for s in ALL if s.filter in ((3, 3), (5, 5)) and s.stride == s.dilation == 1),
@@ -146,6 +161,18 @@ WINOGRAD = [
     Sample("channels in blocks", 1, 150, 40, (6, 9), (3, 3), padding=1),
 ]
 WINOGRAD += [replace(s, layout="channels_last") for s in WINOGRAD if s.layout == "contiguous"]
+
+# Filters of 3 x 3 or 5 x 5 cells in each phase of their stride.
+WINOGRAD_STRIDED = [
+    Sample("alexnet 1", 3, 3, 24, (35, 39), (11, 11), stride=4, padding=2),
+    Sample("all cells", 2, 3, 5, (32, 32), (12, 12), stride=4),
+    Sample("strides apart", 2, 5, 6, (20, 31), (5, 8), stride=(2, 3), padding=(1, 4)),
+    Sample("one axis strided", 2, 5, 6, (20, 31), (3, 6), stride=(1, 2)),
+    Sample("five in each phase", 1, 4, 20, (25, 27), (9, 10), stride=2, padding=5),
+    Sample("cells beyond the last window", 2, 2, 3, (16, 17), (5, 5), stride=2),
+    Sample("groups by phases", 2, 8, 6, (15, 17), (5, 6), stride=2, padding=2, groups=2),
+]
+WINOGRAD_STRIDED += [replace(s, layout="channels_last") for s in WINOGRAD_STRIDED]
 
 # Small enough for finite differences in every direction.
 SMALL = [

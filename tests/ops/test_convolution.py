@@ -11,10 +11,19 @@ from cnn_ext import reference
 from cnn_ext.functional import convolution_algorithm
 from cnn_ext.ops import ConvolutionFunction
 from cnn_ext.ops.convolution import convolution
-from tests.ops.convolution_samples import ALL, DEPTHWISE, SMALL, WINOGRAD, Sample, lay_out
+from tests.ops.convolution_samples import (
+    ALL,
+    DEPTHWISE,
+    DIRECT,
+    SMALL,
+    WINOGRAD,
+    WINOGRAD_STRIDED,
+    Sample,
+    lay_out,
+)
 
 ops = torch.ops.cnn_ext
-ALGORITHMS = ("im2col", "implicit_gemm")
+ALGORITHMS = ("im2col", "implicit_gemm", "direct")
 
 # Relative rms error. float32 and float64: rounding of a sum of a few thousand terms, as torch's own
 # is. bfloat16 and float16: one rounding of the result, at most their unit roundoff.
@@ -95,29 +104,35 @@ def test_output_and_both_gradients_are_torchs(sample, dtype, algorithm):
 
 @by_name
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_every_instruction_set_gives_the_same(sample, dtype, cpu_capability):
-    assert_all_three_are_torchs(sample, dtype, "implicit_gemm")
+@pytest.mark.parametrize("algorithm", ["implicit_gemm", "direct"])
+def test_every_instruction_set_gives_the_same(sample, dtype, algorithm, cpu_capability):
+    assert_all_three_are_torchs(sample, dtype, algorithm)
+
+
+@pytest.mark.parametrize("sample", DIRECT, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_direct_convolution_over_ragged_bands(sample, dtype, cpu_capability):
+    assert_all_three_are_torchs(sample, dtype, "direct")
 
 
 @pytest.mark.parametrize("sample", DEPTHWISE, ids=str)
 @dtypes
-@pytest.mark.parametrize("algorithm", ["direct", "auto"])
-def test_depthwise_convolution_directly(sample, dtype, algorithm, cpu_capability):
-    assert_all_three_are_torchs(sample, dtype, algorithm)
+def test_depthwise_convolution_directly(sample, dtype, cpu_capability):
+    assert_all_three_are_torchs(sample, dtype, "direct")
 
 
 # Winograd's sums round some three times as much; `docs/convolution.md` promises this bound.
 WINOGRAD_BOUNDS = BOUNDS | {torch.float32: 2e-6, torch.complex64: 2e-6, torch.float64: 4e-15}
 
 
-@pytest.mark.parametrize("sample", WINOGRAD, ids=str)
+@pytest.mark.parametrize("sample", WINOGRAD + WINOGRAD_STRIDED, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_winograd_is_torchs(sample, dtype, cpu_capability, monkeypatch):
     monkeypatch.setitem(BOUNDS, dtype, WINOGRAD_BOUNDS[dtype])
     assert_all_three_are_torchs(sample, dtype, "winograd")
 
 
-@pytest.mark.parametrize("sample", WINOGRAD[:3], ids=str)
+@pytest.mark.parametrize("sample", WINOGRAD[:3] + WINOGRAD_STRIDED[:1], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.complex64], ids=str)
 def test_winograd_serves_every_dtype(sample, dtype, monkeypatch):
     monkeypatch.setitem(BOUNDS, dtype, WINOGRAD_BOUNDS[dtype])
@@ -132,6 +147,7 @@ def test_winograd_serves_every_dtype(sample, dtype, monkeypatch):
         Sample("less work than threads", 1, 16, 40, (12, 12), (3, 3), padding=1),
         Sample("one block shared", 3, 200, 180, (7, 7), (3, 3), padding=1),
         Sample("blocks shared", 2, 200, 180, (28, 28), (3, 3), padding=1),
+        Sample("images by phases", 9, 24, 20, (199, 195), (11, 11), stride=4),  # some at a time
     ],
     ids=str,
 )
@@ -179,20 +195,28 @@ def test_winograd_over_any_size_is_torchs(data):
         ((1, 512, 7, 7), (512, 512, 3, 3), {"padding": 1}, "winograd"),
         ((16, 96, 27, 27), (256, 48, 5, 5), {"padding": 2, "groups": 2}, "winograd"),
         ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, "dtype": torch.bfloat16}, "winograd"),
-        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, "dtype": torch.float64}, "implicit_gemm"),
-        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, "stride": 2}, "implicit_gemm"),
-        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 2, "dilation": 2}, "implicit_gemm"),
-        ((4, 64, 224, 224), (64, 64, 3, 5), {"padding": 1}, "implicit_gemm"),
-        ((4, 15, 224, 224), (64, 15, 3, 3), {"padding": 1}, "implicit_gemm"),
-        ((4, 64, 224, 224), (15, 64, 3, 3), {"padding": 1}, "implicit_gemm"),
-        ((1, 64, 4, 4), (64, 64, 3, 3), {}, "implicit_gemm"),  # 4 cells for a tile of 36
+        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, "dtype": torch.float64}, "direct"),
+        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, "stride": 2}, "direct"),
+        ((4, 64, 224, 224), (64, 64, 5, 5), {"padding": 1, "stride": 2}, "winograd"),  # by phases
+        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 2, "dilation": 2}, "direct"),
+        ((4, 64, 224, 224), (64, 64, 3, 5), {"padding": 1}, "direct"),
+        ((4, 15, 224, 224), (64, 15, 3, 3), {"padding": 1}, "direct"),
+        ((4, 64, 224, 224), (15, 64, 3, 3), {"padding": 1}, "direct"),
+        ((1, 64, 4, 4), (64, 64, 3, 3), {}, "direct"),  # 4 cells for a tile of 36
+        ((16, 3, 224, 224), (96, 3, 11, 11), {"stride": 4}, "winograd"),  # 48 phases, 3 x 3
+        ((16, 3, 224, 224), (96, 3, 11, 11), {"stride": 4, "dtype": torch.float64}, "direct"),
+        ((16, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "padding": 3}, "direct"),  # 4 x 4
+        ((64, 1, 32, 32), (6, 1, 5, 5), {}, "direct"),
+        ((64, 16, 5, 5), (120, 16, 5, 5), {}, "implicit_gemm"),  # the filter covers its input
         ((4, 64, 56, 56), (64, 64, 1, 1), {}, "implicit_gemm"),
+        ((4, 64, 56, 56), (64, 64, 1, 1), {"stride": 2}, "implicit_gemm"),
         ((4, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}, "direct"),
-        ((4, 64, 56, 56), (64, 1, 9, 9), {"padding": 4, "groups": 64}, "implicit_gemm"),
-        ((4, 64, 560), (64, 64, 3), {"padding": 1}, "implicit_gemm"),
+        ((4, 64, 56, 56), (64, 1, 9, 9), {"padding": 4, "groups": 64}, "direct"),
+        ((4, 64, 560), (64, 64, 3), {"padding": 1}, "direct"),
+        ((4, 64, 56000), (64, 64, 3), {"padding": 1}, "implicit_gemm"),  # no band holds a row
         ((4, 64, 560), (64, 1, 3), {"padding": 1, "groups": 64}, "direct"),
         ((4, 64, 1, 56, 56), (64, 64, 1, 3, 3), {"padding": (0, 1, 1)}, "winograd"),
-        ((4, 64, 2, 56, 56), (64, 64, 1, 3, 3), {"padding": (0, 1, 1)}, "implicit_gemm"),
+        ((4, 64, 2, 56, 56), (64, 64, 1, 3, 3), {"padding": (0, 1, 1)}, "direct"),
     ],
 )
 def test_auto_is_a_function_of_the_shape(input_size, weight_size, geometry, expected):
@@ -223,23 +247,45 @@ def test_no_gradient_of_implicit_gemm_leads_to_winograd():
 
 @pytest.mark.parametrize(
     ("weight", "stride", "dilation"),
-    [((4, 4, 7, 7), 1, 1), ((4, 4, 3, 5), 1, 1), ((4, 4, 3, 3), 2, 1), ((4, 4, 3, 3), 1, 2)],
+    [
+        ((4, 4, 7, 7), 1, 1),
+        ((4, 4, 3, 5), 1, 1),
+        ((4, 4, 3, 3), 2, 1),
+        ((4, 4, 3, 3), 1, 2),
+        ((4, 4, 3, 3), 4, 1),
+    ],
 )
 def test_winograd_says_why_it_refuses(weight, stride, dilation):
     for device in ("cpu", "meta"):
         input = torch.zeros(1, 4, 9, 9, device=device)
         weight_ = torch.zeros(weight, device=device)
-        with pytest.raises(RuntimeError, match=r"3 x 3 and 5 x 5 filters at stride 1 and dilation 1"):
+        with pytest.raises(RuntimeError, match=r"3 x 3 or 5 x 5 cells, or so many in each phase"):
             ops.convolution(input, weight_, None, [stride], [0], [dilation], 1, "winograd")
 
 
 def test_direct_says_why_it_refuses():
-    input, weight = torch.zeros(1, 4, 9, 9), torch.zeros(4, 1, 9, 9)
-    with pytest.raises(RuntimeError, match=r"\"direct\" serves depthwise .* at most 64 filter cells"):
-        ops.convolution(input, weight, None, [1], [0], [1], 4, "direct")
-    assert ops.convolution(input, weight, None, [1], [0], [1], 4, "auto").shape == (1, 4, 1, 1)
-    with pytest.raises(RuntimeError, match="groups = channels = filters > 1"):
-        ops.convolution(input, torch.zeros(4, 2, 3, 3), None, [1], [0], [1], 2, "direct")
+    input, weight = torch.zeros(1, 1, 40, 40), torch.zeros(1, 1, 33, 33)
+    with pytest.raises(RuntimeError, match=r"\"direct\" serves filters of at most 1024 cells"):
+        ops.convolution(input, weight, None, [1], [0], [1], 1, "direct")
+    signal = torch.zeros(1).expand(1, 1, 2**23)
+    with pytest.raises(RuntimeError, match=r"\"direct\" copies whole rows .* use \"auto\""):
+        ops.convolution(signal, torch.zeros(1, 1, 2), None, [1], [0], [1], 1, "direct")
+    assert (
+        ops.convolution(signal, torch.zeros(1, 1, 2), None, [1], [0], [1], 1, "auto").isfinite().all()
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["im2col", "implicit_gemm", "direct"])
+@pytest.mark.parametrize("filters", [3, 32])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_what_no_window_sees_may_be_nan(algorithm, filters, layout):
+    input, weight = torch.randn(2, 3, 12, 12), torch.randn(filters, 3, 3, 3)
+    input[..., 11] = input[..., 11, :] = torch.nan  # windows at stride 4 end in cell 10
+    input = lay_out(input, layout)
+    arguments = ([4], [0], [1], 1, algorithm)
+    output = ops.convolution(input, weight, None, *arguments)
+    assert output.isfinite().all()
+    assert ops.convolution_weight_gradient(output, input, weight.shape, *arguments).isfinite().all()
 
 
 @st.composite
@@ -271,8 +317,8 @@ def any_sample(draw):
 @settings(max_examples=150, deadline=None)
 @given(sample=any_sample(), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_any_geometry_is_torchs(sample, dtype):
-    assert_all_three_are_torchs(sample, dtype, "implicit_gemm")
-    assert_all_three_are_torchs(sample, dtype, "auto")
+    for algorithm in ("implicit_gemm", "direct", "auto"):
+        assert_all_three_are_torchs(sample, dtype, algorithm)
 
 
 @algorithms

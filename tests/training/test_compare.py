@@ -163,7 +163,7 @@ def test_the_algorithm_is_the_one_that_was_taken():
         nn.Sequential(asked, nn.Conv2d(8, 4, 1), depthwise, plain), torch.randn(1, 4, 9, 9)
     )
     assert [layer.algorithm for layer in layers.layers] == [
-        "im2col", "implicit_gemm", "direct", "implicit_gemm"
+        "im2col", "implicit_gemm", "direct", "direct"
     ]  # fmt: skip
 
 

@@ -16,11 +16,18 @@
 template <typename T>
 struct BandTile {
   static constexpr bool kMany = CNN_EXT_VECTOR_REGISTERS == 32;
-  static constexpr int kFilters = kMany ? 8 : 6;          // at most, of a forward tile
-  static constexpr int kSums = kMany ? 24 : 12;           // vectors
+  static constexpr int kFilters = kMany ? 8 : 6;  // at most, of a forward tile
+  static constexpr int kSums = kMany ? 24 : 12;   // vectors, at most
+  static constexpr int kMostVectors = 12;         // of cells; a tile has a divisor of that
+  static constexpr int64_t kWidest = kMostVectors * Vec<T>::kLanes;
   static constexpr int kGradientFilters = kMany ? 6 : 4;  // of a weight gradient's tile
   static constexpr int kGradientEntries = kMany ? 4 : 3;
-  static constexpr int64_t kWidest = 12 * Vec<T>::kLanes;  // cells of the widest forward tile
+
+  static constexpr int vectors(int filters) {
+    int count = kMostVectors;
+    while (kMostVectors % count != 0 || count * filters > kSums) --count;
+    return count;
+  }
 };
 
 constexpr int64_t kBandBytes = 24 << 10;  // of a band, where a block of channels can be so small
@@ -244,6 +251,47 @@ void fill_band(const Convolution& shape, const Band& band, const T* input, int64
   }
 }
 
+// A band of all rows: the phases of channels c0 <= c < c1 as channels, of_phases' input.
+inline Band band_of_phases(const Convolution& shape) {
+  Band band{};
+  band.rows = shape.out[1];
+  band.pitch = shape.out[2] + PhasedAxis(shape, 2).reach;
+  band.channels = shape.C;
+  lay_band(shape, band);
+  return band;
+}
+
+template <typename T>
+void split_phases(const Convolution& shape, const T* input, int64_t c0, int64_t c1, T* to) {
+  const Band band = band_of_phases(shape);
+  fill_band(shape, band, input, int64_t{0}, int64_t{0}, c0, c1, to + c0 * band.channel);
+}
+
+// The reverse; an input cell that no window reaches is zero.
+template <typename T>
+void join_phases(const Convolution& shape, const T* from, int64_t c0, int64_t c1, T* input) {
+  const Band band = band_of_phases(shape);
+  const int64_t rows = shape.out[1] + PhasedAxis(shape, 1).reach;
+  const int64_t stride_y = shape.stride[1], stride_x = shape.stride[2];
+  for (int64_t c = c0; c < c1; ++c) {
+    for (int64_t h = 0; h < shape.in[1]; ++h) {
+      const int64_t y = h + shape.padding[1];
+      T* row = input + c * shape.input.c + h * shape.input.spatial[1];
+      for (int64_t phase = 0; phase < stride_x; ++phase) {
+        const T* cells = from + c * band.channel + (y % stride_y * stride_x + phase) * band.plane +
+                         y / stride_y * band.pitch;
+        // Cell u of the phase is column u * stride + at.
+        const int64_t at = phase - shape.padding[2];
+        for (int64_t u = at < 0 ? divide_up(-at, stride_x) : 0; u * stride_x + at < shape.in[2];
+             ++u) {
+          const bool reached = y / stride_y < rows && u < band.pitch;
+          row[(u * stride_x + at) * shape.input.spatial[2]] = reached ? cells[u] : T(0);
+        }
+      }
+    }
+  }
+}
+
 // offsets[(c, tap)] of the steps of a block of `channels`.
 inline void band_offsets(const Convolution& shape, const Band& band, int64_t channels,
                          int32_t* offsets) {
@@ -265,7 +313,7 @@ void band_tile(int64_t steps, const int32_t* offsets, const T* band, const T* fi
                const T* bias, bool accumulate, T* to, int64_t to_row) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
-  constexpr int kVectors = BandTile<T>::kSums / Filters > 12 ? 12 : BandTile<T>::kSums / Filters;
+  constexpr int kVectors = BandTile<T>::vectors(Filters);
   V sum[Filters][kVectors];
 #pragma GCC unroll 16
   for (int i = 0; i < Filters; ++i) {
@@ -301,7 +349,7 @@ void band_tile(int64_t steps, const int32_t* offsets, const T* band, const T* fi
 template <typename T, int Filters>
 void panel_along_cells(const Band& band, int64_t steps, const int32_t* offsets, const T* cells,
                        const T* filters, const T* bias, bool accumulate, T* to) {
-  constexpr int kVectors = BandTile<T>::kSums / Filters > 12 ? 12 : BandTile<T>::kSums / Filters;
+  constexpr int kVectors = BandTile<T>::vectors(Filters);
   for (int64_t j = 0; j < band.rows * band.pitch; j += kVectors * Vec<T>::kLanes) {
     band_tile<T, Filters>(steps, offsets, cells + j, filters, bias, accumulate, to + j,
                           band.sums_row);
@@ -448,7 +496,9 @@ void convolve_bands(const ConvolutionForward<T>& p, const Band& band, int64_t fi
           if (done) store_pixels(shape, to, k, here, p0, p1, output);
         } else {
           panel_along_cells(k.count(), band, steps, offsets, cells, from, here, block > 0, to);
-          if (done && shape.relu) rectify(to, k.count() * band.sums_row);
+          if (done && shape.relu) {
+            rectify(static_cast<int>(k.count() * band.sums_row / (2 * Vec<T>::kLanes)), to);
+          }
           if (done && !band.all_sums) store_cells(shape, band, to, k, p0, p1, output);
         }
         filters += width * shape.reduction();

@@ -65,6 +65,31 @@ inline bool winograd_serves(const Convolution& c) {
   return c.stride[1] == 1 && c.stride[2] == 1 && c.dilation[1] == 1 && c.dilation[2] == 1;
 }
 
+// A strided convolution over two axes as an equal one of stride 1: input cells that are a stride
+// apart are a phase, a phase of a channel is a channel, and a filter has as many cells in each as
+// the most that it has in any (zero where it has none). The strides in memory are left to the
+// caller. An 11 x 11 filter at stride 4 over 3 channels is a 3 x 3 filter over 48.
+inline Convolution of_phases(const Convolution& c) {
+  Convolution result = c;
+  for (int axis = 1; axis < kSpatial; ++axis) {
+    const int64_t reach = (c.filter[axis] - 1) / c.stride[axis];
+    result.C *= c.stride[axis];
+    result.in[axis] = c.out[axis] + reach;
+    result.filter[axis] = reach + 1;
+    result.stride[axis] = 1;
+    result.padding[axis] = 0;
+  }
+  return result;
+}
+
+// Whether Winograd's algorithm serves a strided convolution by its phases.
+inline bool winograd_serves_phases(const Convolution& c) {
+  const bool strided = c.stride[1] > 1 || c.stride[2] > 1;
+  if (!strided || c.dilation[1] != 1 || c.dilation[2] != 1) return false;
+  if (c.filter[1] < c.stride[1] || c.filter[2] < c.stride[2]) return false;
+  return winograd_serves(of_phases(c));
+}
+
 // Depthwise: one channel and one filter to each group.
 inline bool depthwise(const Convolution& c) {
   return c.C == 1 && c.K == 1 && c.G > 1 && c.taps() <= kDirectTaps;
@@ -75,21 +100,52 @@ inline bool depthwise_along_groups(const Convolution& c) {
   return depthwise(c) && c.input.g == 1 && c.output.g == 1;
 }
 
-inline bool direct_serves(const Convolution& c) { return c.taps() <= kBandSteps; }
+// Elements that one channel and one row of output need of a band: every plane of the filter's depth
+// and of the stride's phases.
+inline double least_band(const Convolution& c) {
+  double size = static_cast<double>(c.filter[0]);
+  for (int axis = 1; axis < kSpatial; ++axis) {
+    const int64_t reach = (c.filter[axis] - 1) * c.dilation[axis] / c.stride[axis];
+    size *= static_cast<double>((axis == 2 ? c.out[2] : 1) + reach);
+    size *= static_cast<double>(c.stride[axis] < c.filter[axis] ? c.stride[axis] : c.filter[axis]);
+  }
+  return size;
+}
+
+constexpr double kMostBand = 1 << 22;  // of what direct convolution serves at all
+constexpr double kGoodBand = 1 << 15;  // of what it serves well
+
+inline bool direct_serves(const Convolution& c) {
+  return c.taps() <= kBandSteps && least_band(c) <= kMostBand;
+}
 
 constexpr int64_t kWinogradChannels = 16;  // fewer fill no vector
+
+// Whether it takes at most two thirds of the direct sum's multiplications: tiles reach over the
+// edges of small maps.
+inline bool winograd_saves(const Convolution& c, const Convolution& served) {
+  if (served.C < kWinogradChannels || served.K < kWinogradChannels) return false;
+  Winograd plan{};
+  lay_tiles(served, plan);
+  return 3 * kTileCells * plan.tiles() * served.C <= 2 * c.pixels() * c.reduction();
+}
+
+// Whether direct convolution pays: where windows overlap or skip, and no more cells of its band are
+// summed in vain than not. Filters of one cell, and such as cover their input, are plain products.
+inline bool direct_pays(const Convolution& c) {
+  const int64_t reach = (c.filter[2] - 1) * c.dilation[2] / c.stride[2];
+  return direct_serves(c) && c.taps() > 1 && reach <= c.out[2] && least_band(c) <= kGoodBand;
+}
 
 // `single`: float32. Winograd's errors, some three times those of the direct sum, are within what
 // float32 users accept of a convolution, but nobody asks for float64 to lose a digit.
 inline Algorithm choose(const Convolution& c, bool single) {
   if (depthwise(c)) return Algorithm::direct;
-  if (single && c.C >= kWinogradChannels && c.K >= kWinogradChannels && winograd_serves(c)) {
-    // Tiles reach over the edges of small maps: at least a third of the multiplications must go.
-    Winograd plan{};
-    lay_tiles(c, plan);
-    if (3 * kTileCells * plan.tiles() <= 2 * c.pixels() * c.taps()) return Algorithm::winograd;
+  if (single && winograd_serves(c) && winograd_saves(c, c)) return Algorithm::winograd;
+  if (single && winograd_serves_phases(c) && winograd_saves(c, of_phases(c))) {
+    return Algorithm::winograd;
   }
-  return Algorithm::implicit_gemm;
+  return direct_pays(c) ? Algorithm::direct : Algorithm::implicit_gemm;
 }
 
 }  // namespace cnn_ext::cpu

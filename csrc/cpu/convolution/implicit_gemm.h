@@ -155,14 +155,14 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
             multiply<T>(static_cast<int>(pixels_here), r1 - r0, pixels, cut.block, filters, tile,
                         block > 0);
             if (done) {
-              if (shape.relu) rectify(tile, pixels_here * kCols);
+              if (shape.relu) rectify(static_cast<int>(pixels_here), tile);
               store_pixels_on_rows(p, output, k, filters_here, panel_runs[i], run_count, tile);
             }
           } else {
             multiply<T>(static_cast<int>(filters_here), r1 - r0, filters, cut.block, pixels, tile,
                         block > 0);
             if (done) {
-              if (shape.relu) rectify(tile, filters_here * kCols);
+              if (shape.relu) rectify(static_cast<int>(filters_here), tile);
               store_filters_on_rows(p, output, k, filters_here, panel_runs[i], run_count,
                                     i * pixel_side, tile);
             }
