@@ -134,6 +134,9 @@ class _FrozenConvolution(_Frozen, _Convolution):
 
     def _transform(self) -> None:
         """Transforms the filters, if the algorithm may be Winograd for some input."""
+        ones = self.stride == self.dilation == (1, 1)  # what winograd_filters transforms
+        if self.kernel_size not in ((3, 3), (5, 5)) or not ones:
+            return
         if self.weight.device.type != "cpu" or self.weight.is_complex():
             return
         algorithm = self.algorithm
@@ -143,7 +146,7 @@ class _FrozenConvolution(_Frozen, _Convolution):
                 size, self.weight.shape, self.stride, 0, self.dilation, self.groups,
                 dtype=self.weight.dtype,
             )  # fmt: skip
-        if algorithm == "winograd" and self.axes == 2:
+        if algorithm == "winograd":
             self.filters = torch.ops.cnn_ext.winograd_filters(self.weight.detach(), self.groups)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):

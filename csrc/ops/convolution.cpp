@@ -204,8 +204,10 @@ void check_winograd_filters(const Tensor& weight, int64_t groups) {
   check_weight_size(op, "weight", weight.sym_sizes());
   TORCH_CHECK(at::isFloatingType(weight.scalar_type()), op, ": weight: expected a floating-point ",
               "dtype, got ", weight.scalar_type());
-  const auto p = make_parameters(op, weight.dim() - 2, {1}, {0}, {1}, groups);
-  named_algorithm(op, "winograd", weight.sym_sizes(), p);
+  const auto size = weight.sizes();
+  TORCH_CHECK(size.size() == 4 && size[2] == size[3] && (size[2] == 3 || size[2] == 5), op,
+              ": weight: expected 3 x 3 or 5 x 5 filters, got a weight of shape ", size);
+  TORCH_CHECK(groups >= 1, op, ": groups: expected an integer of at least 1, got ", groups);
   TORCH_CHECK(weight.size(0) % groups == 0, op, ": groups: expected a divisor of the ",
               weight.size(0), " filters in a weight of shape ", weight.sizes(), ", got ", groups);
 }

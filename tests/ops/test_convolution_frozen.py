@@ -102,7 +102,7 @@ def test_filters_of_many_groups_strides_and_half_precision():
         (
             torch.zeros(4, 4, 7, 7),
             1,
-            r"3 x 3 or 5 x 5 .* got a weight of shape \[4, 4, 7, 7\]",
+            r"expected 3 x 3 or 5 x 5 .* got a weight of shape \[4, 4, 7, 7\]",
         ),
         (torch.zeros(4, 4), 1, "weight: expected 3, 4 or 5 dimensions"),
         (torch.zeros(4, 4, 3, 3), 3, "groups: expected a divisor of the 4 filters"),

@@ -50,7 +50,7 @@ def assert_one_pass_is_two(sample, dtype, algorithm):
 
 @pytest.mark.parametrize("sample", ALL, ids=str)
 @dtypes
-@pytest.mark.parametrize("algorithm", ["auto", "im2col", "implicit_gemm"])
+@pytest.mark.parametrize("algorithm", ["auto", "im2col", "implicit_gemm", "direct"])
 def test_one_pass_gives_the_bits_of_two(sample, dtype, algorithm):
     assert_one_pass_is_two(sample, dtype, algorithm)
 
@@ -58,8 +58,8 @@ def test_one_pass_gives_the_bits_of_two(sample, dtype, algorithm):
 @pytest.mark.parametrize("sample", [*SAMPLES, *TURNED], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_in_every_instruction_set(sample, dtype, cpu_capability):
-    assert_one_pass_is_two(sample, dtype, "auto")
-    assert_one_pass_is_two(sample, dtype, "implicit_gemm")
+    for algorithm in ("auto", "implicit_gemm", "direct"):
+        assert_one_pass_is_two(sample, dtype, algorithm)
 
 
 @pytest.mark.parametrize("sample", WINOGRAD, ids=str)
@@ -67,7 +67,7 @@ def test_winograd_rectifies_as_it_collects(sample, cpu_capability):
     assert_one_pass_is_two(sample, torch.float32, "winograd")
 
 
-@pytest.mark.parametrize("algorithm", ["im2col", "implicit_gemm", "winograd"])
+@pytest.mark.parametrize("algorithm", ["im2col", "implicit_gemm", "winograd", "direct"])
 @dtypes
 def test_nan_stays_and_zeros_keep_their_sign(algorithm, dtype):
     input, weight, _ = Sample("", 1, 3, 4, (14, 14), (3, 3)).tensors(dtype)
