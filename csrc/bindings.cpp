@@ -26,8 +26,10 @@ pybind11::dict build_facts() {
   facts["torch_version"] = TORCH_VERSION;
 #if defined(CNN_EXT_CUDA_VERSION)
   facts["cuda_version"] = CNN_EXT_CUDA_VERSION;
+  facts["cuda_architectures"] = CNN_EXT_CUDA_ARCHITECTURES;
 #else
   facts["cuda_version"] = pybind11::none();
+  facts["cuda_architectures"] = pybind11::none();
 #endif
   facts["compiler"] = __VERSION__;
   return facts;
