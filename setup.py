@@ -116,13 +116,27 @@ CXX = [
 ]
 
 
+TAG = f"{sys.implementation.cache_tag}-torch{torch.__version__}{'-debug' * DEBUG}"
+OBJECTS = Path("build", f"{TAG}-cuda{TOOLKIT[1]}" if TOOLKIT else TAG).resolve()
+
+
 class Build(cpp_extension.BuildExtension):
     """Keeps object files where the next build finds them, one folder per torch version."""
 
     def finalize_options(self):
         super().finalize_options()
-        tag = f"{sys.implementation.cache_tag}-torch{torch.__version__}{'-debug' * DEBUG}"
-        self.build_temp = str(Path("build", f"{tag}-cuda{TOOLKIT[1]}" if TOOLKIT else tag))
+        self.build_temp = str(OBJECTS)
+
+
+def write_cuda_facts(version: str, architectures: str) -> None:
+    """For csrc/bindings.cpp alone, so that other architectures do not compile everything again."""
+    header = OBJECTS / "cuda_facts.h"
+    header.parent.mkdir(parents=True, exist_ok=True)
+    facts = f'''#define CNN_EXT_CUDA_VERSION "{version}"
+#define CNN_EXT_CUDA_ARCHITECTURES "{architectures}"
+'''
+    if not header.exists() or header.read_text() != facts:
+        header.write_text(facts)
 
 
 def extension():
@@ -132,17 +146,17 @@ def extension():
         return cpp_extension.CppExtension(
             "cnn_ext._C", sources, extra_compile_args=CXX, extra_link_args=OPENMP
         )
-    architectures = os.environ["TORCH_CUDA_ARCH_LIST"].replace(" ", ";")
-    defines = [
-        f'-DCNN_EXT_CUDA_VERSION="{TOOLKIT[1]}"',
-        f'-DCNN_EXT_CUDA_ARCHITECTURES="{architectures}"',
-    ]
+    write_cuda_facts(TOOLKIT[1], os.environ["TORCH_CUDA_ARCH_LIST"].replace(" ", ";"))
     # nvcc's own threads: it compiles for one architecture after the other otherwise.
-    nvcc = [*OPTIMISATION, "-Xcompiler=-fvisibility=hidden", f"--threads={min(os.cpu_count() or 1, 4)}"]
+    threads = f"--threads={min(os.cpu_count() or 1, 4)}"
     return cpp_extension.CUDAExtension(
         "cnn_ext._C",
         sources + sorted(str(path) for path in Path("csrc").rglob("*.cu")),
-        extra_compile_args={"cxx": CXX + defines, "nvcc": nvcc},
+        include_dirs=[str(OBJECTS)],
+        extra_compile_args={
+            "cxx": [*CXX, "-DCNN_EXT_CUDA"],
+            "nvcc": [*OPTIMISATION, "-Xcompiler=-fvisibility=hidden", threads],
+        },
         extra_link_args=OPENMP,
     )
 

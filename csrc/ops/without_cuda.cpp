@@ -1,7 +1,7 @@
 // What a tensor on a GPU meets where this library was built without CUDA kernels: an error that
 // says how to build them.
 
-#if !defined(CNN_EXT_CUDA_VERSION)
+#if !defined(CNN_EXT_CUDA)
 
 #include <torch/library.h>
 
