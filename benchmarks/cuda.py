@@ -176,7 +176,7 @@ def all_rows(only: str | None, device: str, quick: bool, rounds: int):
                     yield "convolution", f"{layer} {precision} {label}", figures
     if only in (None, "local_response_norm"):
         for shape in [[2, 8, 4, 4]] if quick else NORM_SHAPES:
-            for dtype in (torch.float32, torch.bfloat16):
+            for dtype in (torch.float32, torch.bfloat16)[: 1 if device == "cpu" else None]:
                 figures = local_response_norm(shape, dtype, device, rounds)
                 yield "local_response_norm", f"norm {shape} {dtype}", figures
     if only in (None, "color_pca"):

@@ -4,8 +4,8 @@
 
 With the python that has torch; pytest, hypothesis, ninja, setuptools and pybind11 must be there, and
 expecttest, which torch's opcheck imports (pip install it, or carry its wheel). Each step has a limit
-in seconds; together they take less than ten minutes. What a step prints goes to build/gpu_check/, the
-figures to benchmarks/results/DATE-DEVICE-cuda.json.
+in seconds, and the limits add up to less than ten minutes. What a step prints goes to build/gpu_check/,
+the figures to benchmarks/results/DATE-DEVICE-cuda.json.
 """
 
 import argparse
@@ -29,10 +29,10 @@ REDUCED = [sys.executable, "-m", "tests.cuda.reduced"]
 # name: command, limit in seconds
 STEPS: dict[str, tuple[list[str], int]] = {
     "build": ([sys.executable, "setup.py", "build_ext", "--inplace"], 240),
-    "tests": ([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cuda"], 150),
-    "memcheck": (["compute-sanitizer", "--error-exitcode=9", "--tool=memcheck", *REDUCED], 60),
-    "racecheck": (["compute-sanitizer", "--error-exitcode=9", "--tool=racecheck", *REDUCED], 60),
-    "benchmarks": ([sys.executable, "-m", "benchmarks.cuda", "--out", str(BENCHMARKS)], 80),
+    "tests": ([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cuda"], 130),
+    "memcheck": (["compute-sanitizer", "--error-exitcode=9", "--tool=memcheck", *REDUCED], 75),
+    "racecheck": (["compute-sanitizer", "--error-exitcode=9", "--tool=racecheck", *REDUCED], 75),
+    "benchmarks": ([sys.executable, "-m", "benchmarks.cuda", "--out", str(BENCHMARKS)], 70),
 }
 
 
