@@ -50,7 +50,7 @@ def toolkit(version: str) -> Path:
         )
         shutil.rmtree(target, ignore_errors=True)
         done = subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+            [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check",
              "--target", target, f"cuda-toolkit[{PARTS}]=={version}.*"], check=False,
         )  # fmt: skip
         if done.returncode != 0:

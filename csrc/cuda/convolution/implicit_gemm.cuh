@@ -295,11 +295,11 @@ struct TensorEngine {
     }
   }
 
-  // write(row, column, sum) for every cell of the tile. Every thread calls it.
+  // write(row, column, sum) for every cell of the tile. Every thread calls it, after a barrier: the
+  // sums lie where the tiles were.
   template <typename Write>
   __device__ void finish(Shared& shared, bool rows_fast, const Write& write) {
     namespace wmma = nvcuda::wmma;
-    __syncthreads();  // the tiles have been read
 #pragma unroll
     for (int i = 0; i < kMine; ++i) {
 #pragma unroll
