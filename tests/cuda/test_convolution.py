@@ -132,6 +132,32 @@ def test_long_sums_are_shared_out_in_a_fixed_order(device):
         assert_all_three_are_torchs(sample, device, precision, "implicit_gemm")
 
 
+def test_tf32_is_used_where_torch_allows_it_and_nowhere_else(device):
+    if not EMULATED and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("this GPU has no TF32")
+    sample = Sample("", 2, 16, 24, (9, 9), (3, 3))
+    input, weight, _ = to_device(sample, device, torch.float32)
+    exact = F.conv2d(high_precision(input), high_precision(weight))
+
+    def error():
+        output = ops.convolution(input, weight, None, *sample.arguments, "auto")
+        return (high_precision(output) - exact).norm() / exact.norm()
+
+    with tensor_floats(True):
+        assert 1e-5 < error() < 1e-3
+    with tensor_floats(False):
+        assert error() < 1e-6
+    newer = torch.backends.cudnn.conv  # the setting that replaces it
+    before = newer.fp32_precision
+    try:
+        newer.fp32_precision = "ieee"
+        assert error() < 1e-6
+        newer.fp32_precision = "tf32"
+        assert 1e-5 < error() < 1e-3
+    finally:
+        newer.fp32_precision = before
+
+
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
 def test_complex_numbers_are_four_real_products(device, dtype):
     sample = next(s for s in SMALL if s.name == "everything")
@@ -247,6 +273,7 @@ def test_nothing_waits_for_the_device(device):
 def test_the_current_stream_is_used(device):
     input, weight, _ = to_device(Sample("", 8, 64, 64, (64, 64), (3, 3)), device, torch.float32)
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         torch.cuda._sleep(10**8)
         doubled = input * 2
