@@ -68,21 +68,26 @@ def build() -> Path:
 
 @pytest.mark.skipif(bool(why_not()), reason=str(why_not()))
 @pytest.mark.parametrize("subject", ["convolution", "local_response_norm", "color_pca"])
-def test_every_kernel_is_right_on_an_emulated_device(subject):
+def test_every_kernel_is_right_on_an_emulated_device(subject, tmp_path):
+    """pytest in a process of its own, whose CPU kernels are the emulated ones."""
     environment = {
         **os.environ,
         "CNN_EXT_EMULATED_CUDA": str(build()),
         "LD_PRELOAD": f"{tool('libasan.so')} {tool('libstdc++.so.6')}",
-        "ASAN_OPTIONS": "detect_leaks=0",
+        "ASAN_OPTIONS": f"detect_leaks=0:log_path={tmp_path}/asan",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
     }
-    environment.pop("PYTEST_XDIST_WORKER", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-         f"tests/cuda/test_{subject}.py"],
-        env=environment, capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
+        [*command, f"tests/cuda/test_{subject}.py"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    reports = "".join(path.read_text() for path in sorted(tmp_path.glob("asan*")))
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:] + reports[:4000]
 
 
 def test_every_operation_has_something_to_say_about_cuda():
