@@ -195,8 +195,14 @@ void direct_weight_gradient(const Convolution& c, const T* grad_output, const T*
 // Each pass by the algorithm named, or by the one that "auto" means for its shape.
 // ---------------------------------------------------------------------------------------------
 
-bool by_direct(std::optional<Algorithm> named, const Convolution& c) {
-  return named.has_value() ? *named == Algorithm::direct : cpu::direct_serves(c);
+// Whether the depthwise kernels take it: asked for or left to us, and they serve it.
+bool by_direct(const char* op, std::optional<Algorithm> named, const Convolution& c) {
+  const bool served = c.C == 1 && c.K == 1 && c.G > 1 && c.taps() <= cpu::kDirectTaps;
+  TORCH_CHECK(named != Algorithm::direct || served, op, ": algorithm: on CUDA \"direct\" serves ",
+              "depthwise convolution (groups = channels = filters > 1) with at most ",
+              cpu::kDirectTaps, " filter cells, got ", c.C, " channels and ", c.K,
+              " filters in each of ", c.G, " groups and ", c.taps(), " filter cells");
+  return served && named.value_or(Algorithm::direct) == Algorithm::direct;
 }
 
 template <typename T>
@@ -322,7 +328,7 @@ Tensor convolution_cuda(const Tensor& input, const Tensor& weight,
     const auto w = weight.const_data_ptr<scalar_t>();
     const auto b = bias.has_value() ? packed_bias.const_data_ptr<scalar_t>() : nullptr;
     const auto y = output.mutable_data_ptr<scalar_t>();
-    forward<scalar_t>(by_direct(named, shape), shape, x, w, b, y, output);
+    forward<scalar_t>(by_direct(op, named, shape), shape, x, w, b, y, output);
   });
   return output;
 }
@@ -357,7 +363,7 @@ Tensor convolution_input_gradient_cuda(const Tensor& grad_output, const Tensor& 
     const auto g = grad_output.const_data_ptr<scalar_t>();
     const auto w = weight.const_data_ptr<scalar_t>();
     const auto dx = grad_input.mutable_data_ptr<scalar_t>();
-    input_gradient<scalar_t>(by_direct(named, shape), shape, g, w, dx, grad_input);
+    input_gradient<scalar_t>(by_direct(op, named, shape), shape, g, w, dx, grad_input);
   });
   return grad_input;
 }
@@ -392,7 +398,7 @@ Tensor convolution_weight_gradient_cuda(const Tensor& grad_output, const Tensor&
     const auto g = grad_output.const_data_ptr<scalar_t>();
     const auto x = input.const_data_ptr<scalar_t>();
     const auto dw = grad_weight.mutable_data_ptr<scalar_t>();
-    if (by_direct(named, shape)) {
+    if (by_direct(op, named, shape)) {
       direct_weight_gradient(shape, g, x, dw);
     } else {
       const scalar_t* const no_bias = nullptr;

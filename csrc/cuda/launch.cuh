@@ -103,7 +103,8 @@ __device__ inline int64_t divide(int64_t value, int64_t divisor) {
   return value / divisor;
 }
 
-// The sum over a block of kThreads threads, in a fixed order; every thread calls it and gets it.
+// The sum over a block of kThreads threads, in a fixed order; every thread calls it, thread 0 gets
+// it.
 template <typename T>
 __device__ T block_sum(T value) {
   struct Cells {
@@ -111,7 +112,6 @@ __device__ T block_sum(T value) {
   };
   CNN_EXT_SHARED(Cells, shared);
   const int thread = threadIdx.x;
-  __syncthreads();  // the sum before this one has been read
   shared.cells[thread] = value;
   __syncthreads();
   for (int half = kThreads / 2; half > 0; half /= 2) {

@@ -174,6 +174,12 @@ def test_winograd_is_refused_with_what_there_is(device):
         ops.convolution(input, weight, None, [1], [0], [1], 1, "winograd")
 
 
+def test_direct_is_refused_where_it_is_not_depthwise(device):
+    input, weight = torch.zeros(1, 4, 9, 9, device=device), torch.zeros(4, 4, 3, 3, device=device)
+    with pytest.raises(RuntimeError, match=r"\"direct\" serves depthwise convolution"):
+        ops.convolution(input, weight, None, [1], [0], [1], 1, "direct")
+
+
 def test_no_element_is_left_unwritten(device):
     torch.use_deterministic_algorithms(True)  # fills what at::empty returns with NaN
     try:
