@@ -147,9 +147,18 @@ void few_or_many(const Convolution& c, const Arguments&... arguments) {
   }
 }
 
+// What torch is asked about is an enumerator; it was a word once.
+template <typename Operation>
+bool allows(bool (at::Context::*ask)(std::optional<Operation>) const) {
+  return (at::globalContext().*ask)(Operation::CONV);
+}
+[[maybe_unused]] bool allows(bool (at::Context::*ask)(const std::string&) const) {
+  return (at::globalContext().*ask)("conv");
+}
+
 // The same permission that torch's convolutions ask for: torch.backends.cudnn.allow_tf32, or the
 // fp32_precision of torch.backends.cudnn.conv.
-bool tensor_floats_allowed() { return at::globalContext().allowTF32CuDNN(at::Float32Op::CONV); }
+bool tensor_floats_allowed() { return allows(&at::Context::allowTF32CuDNN); }
 
 template <typename T, bool kGradient, typename... Arguments>
 void implicit_gemm(const Convolution& c, const Arguments&... arguments) {
