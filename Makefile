@@ -1,13 +1,18 @@
 # make demo   a first look: LeNet-5 learns handwritten digits, on our layers and on torch's
 # make test   everything that must hold: tests, doctests, lint, formats, types
+# make cuda   the CUDA kernels compiled, linked and loaded, GPU or not; the library in use is left alone
 #
-# Both set up .venv by themselves. PYTHON names the interpreter it is made from.
+# All set up .venv by themselves. PYTHON names the interpreter it is made from. Demonstration and tests build
+# without CUDA kernels, which take minutes more; CNN_EXT_CUDA=1 builds them in.
 
 PYTHON ?= python3
 BIN := .venv/bin
-CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
+CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh') \
+	$(wildcard tests/cuda/emulation/*.h tests/cuda/emulation/*.cpp)
 
-.PHONY: demo test lint format build clean
+.PHONY: demo test lint format build cuda clean
+
+demo test lint cuda: export CNN_EXT_CUDA ?= 0
 
 demo:
 	@$(PYTHON) tools/setup_env.py train
@@ -32,6 +37,10 @@ format:
 
 build:
 	@$(PYTHON) tools/setup_env.py train
+
+cuda:
+	@$(PYTHON) tools/setup_env.py test
+	@$(BIN)/python tools/cuda_build.py
 
 clean:
 	rm -rf build runs cnn_ext/_C.*.so

@@ -10,10 +10,17 @@ _REBUILD = (
 )
 
 
-def _mismatch(built_for: str, running: str) -> str | None:
-    """Why a library built for one torch cannot run beside another; None if it can."""
+def _mismatch(
+    built_for: str, running: str, cuda: str | None = None, running_cuda: str | None = None
+) -> str | None:
+    """Why a library built for one torch cannot run beside another; None if it can.
+
+    ``cuda``: the version that its CUDA kernels were built with, if it has any.
+    """
     if built_for.split("+")[0] == running.split("+")[0]:
-        return None
+        if cuda is None or running_cuda is None or cuda.split(".")[0] == running_cuda.split(".")[0]:
+            return None
+        return f"cnn_ext was built with CUDA {cuda} and torch with CUDA {running_cuda}. {_REBUILD}"
     return (
         f"cnn_ext was built for torch {built_for} and this is torch {running}: "
         f"their C++ interfaces differ. {_REBUILD}"
@@ -27,7 +34,10 @@ except ImportError as error:
         f"cnn_ext's library did not load beside torch {torch.__version__} ({error}). {_REBUILD}"
     ) from error
 
-if _problem := _mismatch(_C.build_facts()["torch_version"], torch.__version__):
+_built = _C.build_facts()
+if _problem := _mismatch(
+    _built["torch_version"], torch.__version__, _built["cuda_version"], torch.version.cuda
+):
     raise ImportError(_problem)
 
 __all__ = ["_C"]

@@ -33,7 +33,9 @@ def facts() -> dict[str, object]:
         "threads of cnn_ext": _C.parallel_threads(),
         "cuda of torch": torch.version.cuda,
         "cuda of cnn_ext": build["cuda_version"],
+        "cuda architectures": build["cuda_architectures"],
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu architecture": _gpu_architecture(),
         **{f"optional: {name}": importlib.util.find_spec(name) is not None for name in OPTIONAL},
     }
 
@@ -67,13 +69,50 @@ def problems(facts: dict[str, object]) -> Iterator[str]:
             "Unset it."
         )
     if facts["gpu"] is not None and facts["cuda of cnn_ext"] is None:
-        yield f"There is a GPU ({facts['gpu']}), and cnn_ext has no CUDA kernels yet: use the CPU."
+        yield (
+            f"There is a GPU ({facts['gpu']}), and this cnn_ext was built without CUDA kernels. "
+            f"Install CUDA {facts.get('cuda of torch')}'s toolkit and type: CNN_EXT_CUDA=1 pip install "
+            "--no-build-isolation --force-reinstall --no-deps ."
+        )
+    elif facts["gpu"] is not None and not serves(
+        str(facts["cuda architectures"]), str(facts["gpu architecture"])
+    ):
+        yield (
+            f"The CUDA kernels were built for {facts['cuda architectures']} and the GPU "
+            f"({facts['gpu']}) is {facts['gpu architecture']}. Type: "
+            f"TORCH_CUDA_ARCH_LIST={facts['gpu architecture']} CNN_EXT_CUDA=1 pip install "
+            "--no-build-isolation --force-reinstall --no-deps ."
+        )
     missing = [name for name in OPTIONAL if facts.get(f"optional: {name}") is False]
     if missing:
         yield (
             f"Without {', '.join(missing)} the operations work, training and pictures do not. "
             "Type: pip install --no-build-isolation '.[train]'"
         )
+
+
+def serves(architectures: str, gpu: str) -> bool:
+    """Whether kernels built for some architectures run on a GPU.
+
+    Machine code runs on later GPUs of the same major number, PTX on all later ones.
+
+    Example:
+        >>> serves("7.5;9.0", "8.9"), serves("8.0", "8.9"), serves("8.0+PTX", "12.0")
+        (False, True, True)
+    """
+    wanted = tuple(int(part) for part in gpu.split("."))
+    for architecture in architectures.split(";"):
+        number, _, ptx = architecture.partition("+")
+        built = tuple(int(part.rstrip("af")) for part in number.split("."))
+        if built <= wanted and (ptx or built[0] == wanted[0]):
+            return True
+    return False
+
+
+def _gpu_architecture() -> str | None:
+    if not torch.cuda.is_available():
+        return None
+    return "{}.{}".format(*torch.cuda.get_device_capability())
 
 
 def _installed() -> bool:

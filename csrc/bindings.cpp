@@ -10,6 +10,10 @@
 
 #include "cpu/kernels.h"
 
+#if defined(CNN_EXT_CUDA)
+#include "cuda_facts.h"  // written by setup.py
+#endif
+
 namespace {
 
 namespace cpu = cnn_ext::cpu;
@@ -24,10 +28,12 @@ int64_t parallel_threads() {
 pybind11::dict build_facts() {
   pybind11::dict facts;
   facts["torch_version"] = TORCH_VERSION;
-#if defined(CNN_EXT_CUDA_VERSION)
+#if defined(CNN_EXT_CUDA)
   facts["cuda_version"] = CNN_EXT_CUDA_VERSION;
+  facts["cuda_architectures"] = CNN_EXT_CUDA_ARCHITECTURES;
 #else
   facts["cuda_version"] = pybind11::none();
+  facts["cuda_architectures"] = pybind11::none();
 #endif
   facts["compiler"] = __VERSION__;
   return facts;

@@ -33,6 +33,38 @@ def test_setup_without_torch_names_the_command_to_type():
 
 
 @pytest.mark.parametrize(
+    ("environment", "before", "sentence"),
+    [
+        ({"CNN_EXT_CUDA": "yes"}, "", "CNN_EXT_CUDA: expected auto, 0 or 1, got 'yes'"),
+        ({"CNN_EXT_CUDA": "1"}, "torch.version.cuda = None", "was built without CUDA; install one"),
+        (
+            {"CNN_EXT_CUDA": "1", "CUDA_HOME": "/nowhere"},
+            "torch.version.cuda = '13.0'",
+            "there is no CUDA toolkit; install CUDA 13.0",
+        ),
+    ],
+    ids=["word", "torch", "toolkit"],
+)
+def test_cuda_kernels_that_cannot_be_built_are_refused_in_one_sentence(environment, before, sentence):
+    done = python(f"import runpy, torch\n{before}\nrunpy.run_path('setup.py')", **environment)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_architectures_of_a_toolkit():
+    code = """
+import runpy, setuptools
+setuptools.setup = lambda **arguments: None
+default = runpy.run_path("setup.py")["default_architectures"]
+assert default("12.6") == "7.5;8.0;8.6;8.9;9.0+PTX"
+assert default("13.0").endswith("9.0;10.0;12.0+PTX")
+"""
+    done = python(code, CNN_EXT_CUDA="0")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
     ("before", "sentence"),
     [
         ("sys.version_info = (3, 10, 0)", "3.11 or newer is needed"),
@@ -96,6 +128,10 @@ def test_a_library_built_for_another_torch_is_refused_with_the_command_to_type()
     assert _native._mismatch("2.15.0", "2.15.0+cpu") is None
     sentence = _native._mismatch("2.13.0", "2.15.0+cu132")
     assert "built for torch 2.13.0 and this is torch 2.15.0+cu132" in sentence
+    assert _native._mismatch("2.15.0", "2.15.0+cu132", "13.0", "13.2") is None
+    assert "with CUDA 12.8 and torch with CUDA 13.2" in _native._mismatch(
+        "2.15.0", "2.15.0", "12.8", "13.2"
+    )
     assert "pip install --no-build-isolation" in sentence
 
 

@@ -44,10 +44,19 @@ def test_nothing_is_wrong_with_a_good_installation():
     [
         ({"threads of cnn_ext": 1}, "pip install --no-build-isolation --force-reinstall"),
         ({"cpu capability": "scalar"}, "Unset CNN_EXT_CPU_CAPABILITY"),
-        ({"gpu": "NVIDIA H200"}, "use the CPU"),
+        ({"gpu": "NVIDIA H200"}, "CNN_EXT_CUDA=1 pip install"),
+        (
+            {
+                "gpu": "NVIDIA H200",
+                "gpu architecture": "9.0",
+                "cuda of cnn_ext": "13.0",
+                "cuda architectures": "8.0;12.0+PTX",
+            },
+            "TORCH_CUDA_ARCH_LIST=9.0 CNN_EXT_CUDA=1",
+        ),
         ({"optional: lightning": False}, "pip install --no-build-isolation '.[train]'"),
     ],
-    ids=["threads", "capability", "gpu", "extras"],
+    ids=["threads", "capability", "gpu", "architecture", "extras"],
 )
 def test_every_problem_comes_with_what_mends_it(change, command):
     (problem,) = doctor.problems({**WELL, **change})

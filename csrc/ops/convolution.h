@@ -7,6 +7,8 @@
 
 #include "../cpu/convolution/choice.h"
 
+#pragma GCC visibility push(default)  // tests/cuda/emulation is linked with these
+
 namespace cnn_ext {
 
 using at::Tensor;
@@ -77,3 +79,5 @@ Tensor by_real_parts(const Tensor& a, const Tensor& b, const Bilinear& f) {
 }
 
 }  // namespace cnn_ext
+
+#pragma GCC visibility pop

@@ -1,0 +1,104 @@
+"""The CUDA kernels and drivers, run on the CPU under AddressSanitizer (see emulation/)."""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import cnn_ext._native as native
+from tests.cuda import parity
+
+ROOT = Path(__file__).parent.parent.parent
+HERE = Path(__file__).parent / "emulation"
+SOURCES = [
+    *sorted(HERE.glob("*.*")),
+    *sorted(ROOT.glob("csrc/cuda/**/*.cu*")),
+    *sorted(ROOT.glob("csrc/ops/*.h")),
+    *sorted(ROOT.glob("csrc/cpu/*/geometry.h")),
+    ROOT / "csrc/cpu/convolution/choice.h",
+]
+
+
+def tool(name: str) -> str | None:
+    """A library that the compiler knows by name, as the dynamic linker wants it."""
+    printed = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True)
+    return printed.stdout.strip() if "/" in printed.stdout else None
+
+
+def why_not() -> str | None:
+    if parity.EMULATED:
+        return "these are the tests that this test runs"
+    if platform.system() != "Linux" or shutil.which("g++") is None:
+        return "the emulation is built by g++ on Linux"
+    return None if tool("libasan.so") else "g++ has no AddressSanitizer here"
+
+
+def build() -> Path:
+    """The emulation as a library, built once for every state of its sources."""
+    library = Path(native._C.__file__)
+    digest = hashlib.sha256(torch.__version__.encode())
+    for source in SOURCES:
+        digest.update(source.read_bytes())
+    result = ROOT / "build" / "emulated" / f"emulated-{digest.hexdigest()[:16]}.so"
+    if result.exists():
+        return result
+    result.parent.mkdir(parents=True, exist_ok=True)
+    torchs = Path(torch.__file__).parent
+    partial = result.with_suffix(f".{os.getpid()}")
+    command = [
+        "g++", "-std=c++20", "-O1", "-g1", "-fsanitize=address", "-fPIC", "-shared", "-Wall",
+        "-Wno-unknown-pragmas", "-fvisibility=hidden", f"-I{HERE}", f"-I{torchs / 'include'}",
+        f"-I{torchs / 'include/torch/csrc/api/include'}", str(HERE / "emulated.cpp"),
+        "-o", str(partial),
+        f"-L{library.parent}", f"-l:{library.name}", f"-Wl,-rpath,{library.parent}",
+        f"-L{torchs / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr, done.stderr
+    partial.rename(result)
+    return result
+
+
+@pytest.mark.skipif(bool(why_not()), reason=str(why_not()))
+@pytest.mark.parametrize("subject", ["convolution", "local_response_norm", "color_pca"])
+def test_every_kernel_is_right_on_an_emulated_device(subject, tmp_path):
+    """pytest in a process of its own, whose CPU kernels are the emulated ones."""
+    environment = {
+        **os.environ,
+        "CNN_EXT_EMULATED_CUDA": str(build()),
+        "LD_PRELOAD": f"{tool('libasan.so')} {tool('libstdc++.so.6')}",
+        "ASAN_OPTIONS": f"detect_leaks=0:log_path={tmp_path}/asan",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    done = subprocess.run(
+        [*command, f"tests/cuda/test_{subject}.py"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    reports = "".join(path.read_text() for path in sorted(tmp_path.glob("asan*")))
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:] + reports[:4000]
+
+
+def test_every_operation_has_something_to_say_about_cuda():
+    """A kernel where the library has them, and otherwise how to build them."""
+    for name in (
+        "convolution", "convolution_input_gradient", "convolution_weight_gradient",
+        "local_response_norm", "local_response_norm_backward", "color_pca",
+        "color_pca_shift_gradient", "color_moments",
+    ):  # fmt: skip
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"cnn_ext::{name}", "CUDA")
+    if native._C.build_facts()["cuda_version"] is None:
+        key = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+        with pytest.raises(NotImplementedError, match=r"color_moments: .* CNN_EXT_CUDA=1 pip install"):
+            torch.ops.cnn_ext.color_moments.default.redispatch(key, torch.zeros(3, 4, 4))
