@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import cnn_ext
+from cnn_ext.functional import convolution_algorithm
 from cnn_ext.nn import Conv2d, ConvReLU2d
 
 
@@ -62,4 +63,4 @@ def test_compare_measures_it_against_torchs_two_operations():
     report = cnn_ext.compare(model, torch.randn(2, 1, 9, 9), rounds=1, progress=False)
     assert report.first_parting is None
     assert [layer.name for layer in report.layers] == ["0", "1"]
-    assert report.layers[0].algorithm == "direct"
+    assert report.layers[0].algorithm == convolution_algorithm((2, 1, 9, 9), (4, 1, 3, 3), 1, "half")
