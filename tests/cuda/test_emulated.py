@@ -1,5 +1,6 @@
 """The CUDA kernels and drivers, run on the CPU under AddressSanitizer (see emulation/)."""
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -41,14 +42,20 @@ def why_not() -> str | None:
 
 def build() -> Path:
     """The emulation as a library, built once for every state of its sources."""
-    library = Path(native._C.__file__)
     digest = hashlib.sha256(torch.__version__.encode())
     for source in SOURCES:
         digest.update(source.read_bytes())
     result = ROOT / "build" / "emulated" / f"emulated-{digest.hexdigest()[:16]}.so"
-    if result.exists():
-        return result
     result.parent.mkdir(parents=True, exist_ok=True)
+    with result.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one worker compiles, the others wait for it
+        if not result.exists():
+            compile_to(result)
+    return result
+
+
+def compile_to(result: Path) -> None:
+    library = Path(native._C.__file__)
     torchs = Path(torch.__file__).parent
     partial = result.with_suffix(f".{os.getpid()}")
     command = [
@@ -63,7 +70,6 @@ def build() -> Path:
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr, done.stderr
     partial.rename(result)
-    return result
 
 
 @pytest.mark.skipif(bool(why_not()), reason=str(why_not()))
