@@ -1,13 +1,14 @@
 # make demo   a first look: LeNet-5 learns handwritten digits, on our layers and on torch's
 # make test   everything that must hold: tests, doctests, lint, formats, types
+# make docs   the documentation, into build/docs, with warnings as errors
 #
-# Both set up .venv by themselves. PYTHON names the interpreter it is made from.
+# All set up .venv by themselves. PYTHON names the interpreter it is made from.
 
 PYTHON ?= python3
 BIN := .venv/bin
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 
-.PHONY: demo test lint format build clean
+.PHONY: demo test docs lint format build clean
 
 demo:
 	@$(PYTHON) tools/setup_env.py train
@@ -16,6 +17,12 @@ demo:
 test: lint
 	@$(PYTHON) tools/setup_env.py test
 	@$(BIN)/python -m pytest -n 2 -q
+
+docs:
+	@$(PYTHON) tools/setup_env.py test docs
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@SITE=build/docs $(BIN)/python -m pytest -q tests/docs
+	@echo "Open build/docs/index.html"
 
 lint:
 	@$(PYTHON) tools/setup_env.py test lint

@@ -33,6 +33,7 @@ extensions = [
 ]
 exclude_patterns = ["extensions", "notebooks/.ipynb_checkpoints", "notebooks/README.md"]
 nitpicky = True
+smartquotes = False  # `--out` is two hyphens
 
 # Docstrings: Google style, types in the signature, in the order of the source.
 autodoc_member_order = "bysource"
@@ -57,6 +58,7 @@ html_theme = "furo"
 html_title = f"cnn_ext {release}"
 html_static_path = ["static", str(MATHJAX.locate())]
 html_css_files = ["style.css"]
+html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {"top_of_page_buttons": []}

@@ -1,15 +1,16 @@
 """The tables of the performance page, from every file in benchmarks/results.
 
-A file holds ``machine`` and ``rows``. In a row, text, whole numbers and sizes say what was measured; a
-mapping is a pass, milliseconds by contender; other figures follow at the end of the line. The contenders
-of a pass had turns in the same run, and ``ours`` is one of them. Their names end in ``_ms`` where other
-figures stand beside them, and where a row is a single pass and has no mapping.
+A file holds ``machine`` and ``rows``. In a row, text, whole numbers and sizes say what was measured. A
+mapping is a pass: milliseconds by contender, of whom ``ours`` is one and all had turns in the same run.
+Names end in ``_ms`` where other figures stand beside them, and where a row is a single pass and has no
+mapping. Other figures of a row follow at the end of the line.
 """
 
 import json
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,9 +43,9 @@ def markdown() -> str:
     for file in sorted(RESULTS.glob("*.json"), reverse=True):
         by_operation.setdefault(file.stem.rpartition("-")[2], []).append(file)
     parts = []
-    for operation, files in sorted(by_operation.items()):
+    for operation in sorted(by_operation, key=lambda name: (name != "convolution", name)):
         title = named(operation)
-        parts += [f"## {title[0].upper()}{title[1:]}", *map(section, files)]
+        parts += [f"## {title[0].upper()}{title[1:]}", *map(section, by_operation[operation])]
     return "\n\n".join(parts)
 
 
@@ -72,7 +73,7 @@ def read(row: dict[str, Any]) -> Row:
         if isinstance(value, float):
             (flat if name.endswith("_ms") else figures)[name] = value
         elif isinstance(value, list):
-            labels[name] = " × ".join(map(str, value))
+            labels[name] = "×".join(map(str, value))
         elif isinstance(value, str | int):
             labels[name] = str(value)
     if flat:
@@ -96,16 +97,18 @@ def measurements(rows: Iterable[Row]) -> list[tuple[str, float]]:
     for row in rows:
         for name, times in row.passes.items():
             if others := [ms for who, ms in times.items() if who not in ("ours", *COPIES)]:
-                found.append((", ".join([*row.labels.values(), named(name)]), min(others) / times["ours"]))
+                found.append(
+                    (", ".join([*row.labels.values(), named(name)]), min(others) / times["ours"])
+                )
     return found
 
 
 def verdict(ratios: list[float]) -> str:
     """The figures counted."""
-    won, lost = sum(r > TIE for r in ratios), sum(r < 1 / TIE for r in ratios)
+    counts = Counter(map(kind, ratios))
     return (
-        f"**{len(ratios)} measurements against the fastest of the others: {won} faster, "
-        f"{len(ratios) - won - lost} within 5 %, {lost} slower.** From {min(ratios):.2g} to "
+        f"**{len(ratios)} measurements against the fastest of the others: {counts['faster']} faster, "
+        f"{counts['tie']} within 5 %, {counts['slower']} slower.** From {min(ratios):.2g} to "
         f"{max(ratios):.3g} times as fast, median {statistics.median(ratios):.2g}."
     )
 
@@ -125,7 +128,9 @@ def table(rows: list[Row]) -> str:
             columns.setdefault(
                 named(figure), lambda r, k=figure: f"{r.figures[k]:.3g}" if k in r.figures else ""
             )
-    lines = [list(columns), ["---"] * len(columns), *([f(row) for f in columns.values()] for row in rows)]
+    words = sum(named(label) in columns for label in {label for row in rows for label in row.labels})
+    rule = ["---"] * words + ["---:"] * (len(columns) - words)
+    lines = [list(columns), rule, *([text(row) for text in columns.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -138,8 +143,12 @@ def cell(times: dict[str, float], who: str) -> str:
     if who in COPIES:
         return f"{times['ours'] / times[who]:.3g}"
     ratio = times[who] / times["ours"]
-    kind = "faster" if ratio > TIE else "slower" if ratio < 1 / TIE else "tie"
-    return f"[{ratio:.3g}]{{.{kind}}}"
+    return f"[{ratio:.3g}]{{.{kind(ratio)}}}"
+
+
+def kind(ratio: float) -> str:
+    """Which of the three it is; the style sheet knows the words."""
+    return "faster" if ratio > TIE else "slower" if ratio < 1 / TIE else "tie"
 
 
 def picture(found: list[tuple[str, float]]) -> str:
@@ -157,7 +166,7 @@ def picture(found: list[tuple[str, float]]) -> str:
     )
     dots = "".join(
         f'<circle cx="{x(math.log2(ratio)):.1f}" cy="{16 + 16 * (i % 3)}" r="5"'
-        f' class="{"faster" if ratio > 1 else "slower"}"><title>{what}: {ratio:.3g}</title></circle>'
+        f' class="{kind(ratio)}"><title>{what}: {ratio:.3g}</title></circle>'
         for i, (what, ratio) in enumerate(found)
     )
     return (
