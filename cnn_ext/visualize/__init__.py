@@ -3,6 +3,7 @@
 One module for each subject; all their functions are here too.
 """
 
+from cnn_ext.visualize.cells import cells
 from cnn_ext.visualize.colors import color_pca
 from cnn_ext.visualize.features import (
     exciting_patches,
@@ -16,6 +17,7 @@ from cnn_ext.visualize.images import grid, show
 from cnn_ext.visualize.runs import confusion_matrix, curves, mistakes, training
 
 __all__ = [
+    "cells",
     "color_pca",
     "confusion_matrix",
     "curves",
