@@ -5,6 +5,7 @@ One module for each subject; all their functions are here too.
 
 from cnn_ext.visualize.cells import cells
 from cnn_ext.visualize.colors import color_pca
+from cnn_ext.visualize.convolution import connections, signed_map, stacks, step
 from cnn_ext.visualize.features import (
     exciting_patches,
     feature_maps,
@@ -20,6 +21,7 @@ __all__ = [
     "cells",
     "color_pca",
     "confusion_matrix",
+    "connections",
     "curves",
     "exciting_patches",
     "feature_maps",
@@ -30,5 +32,8 @@ __all__ = [
     "mistakes",
     "receptive_fields",
     "show",
+    "signed_map",
+    "stacks",
+    "step",
     "training",
 ]
