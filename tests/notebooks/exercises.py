@@ -1,7 +1,8 @@
 """Runs an exercise of a notebook with an answer, as a reader would, without the notebook's other cells.
 
 The cells are found by their tags: ``setup``; for exercise 1 ``given-1`` (what it hands out, if
-anything), ``exercise-1`` (the answer) and ``check-1``. Notebooks are read as the JSON that they are.
+anything), ``exercise-1`` (the answer) and ``check-1``. Notebooks are read as the JSON that they are. IPython's magics,
+lines like ``%matplotlib inline``, are left out.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def run(notebook: str, exercise: int, answer_code: str | None = None) -> str:
     for tag, source in chosen:
         if tag == answer and answer_code is not None:
             source = answer_code
+        source = "\n".join(line for line in source.splitlines() if not line.startswith("%"))
         with contextlib.redirect_stdout(printed if tag == check else io.StringIO()):
             exec(compile(source, f"{notebook}, {tag}", "exec"), namespace)
     return printed.getvalue().strip()
