@@ -1,8 +1,8 @@
 """Runs an exercise of a notebook with an answer, as a reader would, without the notebook's other cells.
 
 The cells are found by their tags: ``setup``; for exercise 1 ``given-1`` (what it hands out, if
-anything), ``exercise-1`` (the answer) and ``check-1``. Notebooks are read as the JSON that they are. IPython's magics,
-lines like ``%matplotlib inline``, are left out.
+anything), ``exercise-1`` (the answer) and ``check-1``. Notebooks are read as the JSON that they are.
+IPython's magics, lines like ``%matplotlib inline``, are left out.
 """
 
 from __future__ import annotations
