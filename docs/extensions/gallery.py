@@ -16,24 +16,26 @@ def markdown() -> str:
 
 
 def entry(file: Path) -> str:
-    """Title, picture, first paragraph; all lead to the notebook."""
+    """Title and picture, which lead to the notebook, and its first paragraph."""
     cells = json.loads(file.read_text())["cells"]
     blocks = "".join(cells[0]["source"]).split("\n\n")
     title, paragraph = blocks[0].removeprefix("# ").strip(), " ".join(blocks[1].split())
     page = f"notebooks/{file.name}"
     lines = [f"::::{{container}} notebook\n### [{title}]({page})"]
-    if (picture := first_picture(cells)) is not None:
+    if picture := first_picture(cells):
+        kind, data = picture
         PICTURES.mkdir(parents=True, exist_ok=True)
-        kept = PICTURES / f"{file.stem}.png"
-        kept.write_bytes(picture)
+        kept = PICTURES / f"{file.stem}.{kind}"
+        kept.write_bytes(data)
         lines.append(f"[![A picture of the notebook](../build/gallery/{kept.name})]({page})")
     return "\n\n".join([*lines, paragraph, "::::"])
 
 
-def first_picture(cells: list[dict[str, Any]]) -> bytes | None:
-    """The first PNG among the outputs."""
+def first_picture(cells: list[dict[str, Any]]) -> tuple[str, bytes] | None:
+    """The first among the outputs, and whether it is a png or a jpeg."""
     for cell in cells:
         for output in cell.get("outputs", []):
-            if png := output.get("data", {}).get("image/png"):
-                return base64.b64decode("".join(png))
+            for kind in ("png", "jpeg"):
+                if data := output.get("data", {}).get(f"image/{kind}"):
+                    return kind, base64.b64decode("".join(data))
     return None

@@ -12,6 +12,7 @@ from tests.docs.conftest import ROOT
 
 MODULES = [
     "cnn_ext",
+    "cnn_ext.exercises",
     "cnn_ext.functional",
     "cnn_ext.matrix",
     "cnn_ext.models",
@@ -100,6 +101,11 @@ def test_every_result_of_a_benchmark_is_on_the_performance_page(site):
     page = (site / "performance.html").read_text()
     for result in ROOT.glob("benchmarks/results/*.json"):
         assert result.name in page
+
+
+def test_every_figure_of_a_notebook_is_shown(pages):
+    for path in pages:  # a figure that was returned outside of pyplot leaves its name and no picture
+        assert "&lt;Figure size" not in path.read_text(), path
 
 
 def test_mathematics_is_drawn_by_our_own_copy_of_mathjax(site, pages):
