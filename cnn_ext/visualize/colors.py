@@ -5,6 +5,7 @@ Pictures here are drawn as they are, never scaled to their own range: a shift wo
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,6 +90,30 @@ def pictures(images: Mapping[str, Tensor], columns: int = 4, width: float = 8.5)
         _picture(ax, image)
         ax.set_title(title, fontsize=9)
     return figure
+
+
+class jpeg:  # noqa: N801 - read as a function
+    """A figure that a notebook shows, and keeps, as JPEG: photographs take a fifth of the space of PNG.
+
+    Args:
+        figure: any.
+        quality: 1 to 95.
+
+    Example:
+        >>> shown = jpeg(pictures({"grey": torch.full((3, 4, 4), 127, dtype=torch.uint8)}))
+        >>> shown._repr_jpeg_()[:3].hex()  # how every JPEG begins
+        'ffd8ff'
+    """
+
+    def __init__(self, figure: Figure, quality: int = 85) -> None:
+        self.figure, self.quality = figure, quality
+
+    def _repr_jpeg_(self) -> bytes:
+        """What IPython looks for."""
+        file = io.BytesIO()
+        options = {"bbox_inches": "tight", "pil_kwargs": {"quality": self.quality}}
+        self.figure.savefig(file, format="jpeg", **options)
+        return file.getvalue()
 
 
 def _picture(ax: Axes, image: Tensor) -> None:

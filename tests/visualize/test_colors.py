@@ -1,5 +1,10 @@
 """The picture of colour PCA."""
 
+import io
+
+import numpy
+import PIL.Image
+import skimage
 import torch
 
 from cnn_ext import functional, visualize
@@ -86,3 +91,16 @@ def test_the_panels_of_the_cloud_show_colours_along_the_axes():
         colours = torch.tensor(ax.collections[0].get_facecolors())[:, :3]
         torch.testing.assert_close(colours, pixels)
     assert first.get_xlim() == second.get_xlim() == (-1, 1)  # so that flat looks flat
+
+
+def test_a_figure_as_jpeg_is_the_same_picture_in_less_space():
+    photograph = torch.tensor(skimage.data.astronaut()).movedim(-1, 0)
+    figure = visualize.pictures({"astronaut": photograph}, columns=1, width=3)
+    small = visualize.jpeg(figure)._repr_jpeg_()
+    large = io.BytesIO()
+    figure.savefig(large, format="png", bbox_inches="tight")
+    assert len(small) < len(large.getvalue()) / 2
+    pictures = [PIL.Image.open(file).convert("RGB") for file in (io.BytesIO(small), large)]
+    first, second = (torch.tensor(numpy.array(picture)).float() for picture in pictures)
+    assert first.shape == second.shape
+    assert (first - second).abs().mean() < 5  # of 255
