@@ -20,7 +20,7 @@ test: lint
 
 docs:
 	@$(PYTHON) tools/setup_env.py test docs
-	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
 	@SITE=build/docs $(BIN)/python -m pytest -q tests/docs
 	@echo "Open build/docs/index.html"
 

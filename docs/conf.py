@@ -9,6 +9,7 @@ drawn by one file of MathJax, from the package sphinx-mathjax-offline: of the wa
 (MathML by latex2mathml too) it alone drew every formula right in every browser.
 """
 
+import re
 import sys
 from importlib.metadata import files
 from pathlib import Path
@@ -33,7 +34,7 @@ extensions = [
 ]
 exclude_patterns = ["extensions", "notebooks/.ipynb_checkpoints", "notebooks/README.md"]
 nitpicky = True
-smartquotes = False  # `--out` is two hyphens
+smartquotes_action = "D"  # dashes; quotes are as they are written
 
 # Docstrings: Google style, types in the signature, in the order of the source.
 autodoc_member_order = "bysource"
@@ -64,3 +65,16 @@ html_copy_source = False
 html_theme_options = {"top_of_page_buttons": []}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def readable(app, what, name, obj, options, signature, result):  # noqa: D103 - Sphinx knows it
+    # A default that is a module has its path on this machine in it; one that is made has no name.
+    if signature is None:
+        return None
+    signature = re.sub(r"<module '([\w.]+)' from '[^']*'>", r"\1", signature)
+    return signature.replace("<factory>", "..."), result
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("autodoc-process-signature", readable)

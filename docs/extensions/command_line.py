@@ -1,6 +1,7 @@
 """The reference of the command line, from argparse itself."""
 
 import argparse
+import re
 from collections.abc import Iterator
 
 from cnn_ext import cli
@@ -26,4 +27,5 @@ def definitions(command: argparse.ArgumentParser) -> Iterator[str]:
             value = "{" + ",".join(map(str, action.choices)) + "}"
         parts = [", ".join(action.option_strings), "" if action.nargs == 0 else value]
         default = f"default: {action.default}" if action.default is not None else ""
-        yield f"`{' '.join(filter(None, parts))}`\n: {action.help or default}"
+        told = re.sub(r"(--[\w-]+)", r"`\1`", action.help or default)
+        yield f"`{' '.join(filter(None, parts))}`\n: {told}"

@@ -108,6 +108,11 @@ def test_every_figure_of_a_notebook_is_shown(pages):
         assert "&lt;Figure size" not in path.read_text(), path
 
 
+def test_no_page_tells_where_it_was_built(pages):
+    for path in pages:
+        assert str(ROOT) not in path.read_text(), path
+
+
 def test_mathematics_is_drawn_by_our_own_copy_of_mathjax(site, pages):
     with_formulas = [path for path in pages if 'class="math notranslate' in path.read_text()]
     assert site / "convolution.html" in with_formulas
