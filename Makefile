@@ -1,5 +1,7 @@
 # make demo   a first look: LeNet-5 learns handwritten digits, on our layers and on torch's
 # make test   everything that must hold: tests, doctests, lint, formats, types
+# make notebooks  every notebook, run from top to bottom
+# make docs   the documentation, into build/docs, with warnings as errors
 # make cuda   the CUDA kernels compiled, linked and loaded, GPU or not; the library in use is left alone
 #
 # All set up .venv by themselves. PYTHON names the interpreter it is made from. Demonstration and tests build
@@ -10,9 +12,9 @@ BIN := .venv/bin
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh') \
 	$(wildcard tests/cuda/emulation/*.h tests/cuda/emulation/*.cpp)
 
-.PHONY: demo test lint format build cuda clean
+.PHONY: demo test notebooks docs cuda lint format build clean
 
-demo test lint cuda: export CNN_EXT_CUDA ?= 0
+demo test notebooks docs lint cuda: export CNN_EXT_CUDA ?= 0
 
 demo:
 	@$(PYTHON) tools/setup_env.py train
@@ -21,6 +23,16 @@ demo:
 test: lint
 	@$(PYTHON) tools/setup_env.py test
 	@$(BIN)/python -m pytest -n 2 -q
+
+notebooks:
+	@$(PYTHON) tools/setup_env.py test notebooks
+	@$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=300 notebooks
+
+docs:
+	@$(PYTHON) tools/setup_env.py test docs
+	@$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
+	@SITE=build/docs $(BIN)/python -m pytest -q tests/docs
+	@echo "Open build/docs/index.html"
 
 lint:
 	@$(PYTHON) tools/setup_env.py test lint

@@ -21,6 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
          "cnn_ext": ...
         0
     """
+    options = parser().parse_args(arguments)
+    return options.run(options)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options; the documentation reads them here too."""
     parser = argparse.ArgumentParser(
         prog="cnn-ext", description="The classic CNN operations for PyTorch, in C++."
     )
@@ -35,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands.add_parser(
         "demo", help="train LeNet-5 on handwritten digits, on our layers and on torch's"
     )
-    command.add_argument("--variant", choices=["relu", "1998"], default="relu")
-    command.add_argument("--epochs", type=_positive, default=30)
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--variant", choices=["relu", "1998"], default="relu", help="of LeNet-5: relu")
+    command.add_argument("--epochs", type=_positive, default=30, help="of each training: 30")
+    command.add_argument("--seed", type=int, default=0, help="of all random numbers: 0")
     command.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: runs/demo")
     command.add_argument("--json", action="store_true", help="print the report as JSON")
     command.set_defaults(run=_demo)
@@ -57,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a network layer by layer beside torch's: errors against float64, times, memory",
     )
     command.add_argument("model", help="of cnn_ext.models or of torchvision, such as vgg16 or resnet50")
-    command.add_argument("--batch", type=_positive, default=1)
+    command.add_argument("--batch", type=_positive, default=1, help="images at once: 1")
     command.add_argument("--size", type=_positive, default=224, help="of the square images: 224")
     command.add_argument("--rounds", type=_positive, default=5, help="timed runs of each layer: 5")
     command.add_argument("--html", type=Path, help="write the table there")
@@ -67,9 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     _add_train(commands)
     _add_bench(commands)
-
-    options = parser.parse_args(arguments)
-    return options.run(options)
+    return parser
 
 
 # What our own messages about options start with; anything else is a fault, and its trace is wanted.
@@ -88,13 +92,15 @@ def _add_train(commands) -> None:
     command.add_argument(
         "--recipe", help="a preset: adamw, lenet5, alexnet, vgg, alexnet-small, vgg-small"
     )
-    command.add_argument("--layers", choices=["cnn_ext", "torch"], default="cnn_ext")
+    command.add_argument(
+        "--layers", choices=["cnn_ext", "torch"], default="cnn_ext", help="whose: cnn_ext"
+    )
     command.add_argument("--width", type=float, default=1.0, help="of alexnet and vgg")
     command.add_argument("--image-size", type=_positive, help="of the squares that the network sees")
     command.add_argument("--epochs", type=_positive, help="instead of the recipe's")
     command.add_argument("--batch-size", type=_positive, help="of each process")
-    command.add_argument("--learning-rate", type=float)
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--learning-rate", type=float, help="instead of the recipe's")
+    command.add_argument("--seed", type=int, default=0, help="of all random numbers: 0")
     command.add_argument(
         "--precision", default="32-true", help="as Lightning has it: bf16-mixed, 64-true"
     )

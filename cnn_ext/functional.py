@@ -413,13 +413,18 @@ def _check_ranks(name: str, axes: int, input: Tensor, weight: Tensor, first_two:
 def _autocast(*tensors: Tensor | None) -> list:
     """Tensors in the dtype that autocast is set to, where it is on: as torch's convolutions do."""
     device = tensors[0].device.type  # type: ignore[union-attr]
-    if not torch.is_autocast_enabled(device):
+    if not _autocast_is_on(device):
         return list(tensors)
     dtype = torch.get_autocast_dtype(device)
     return [
         t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
         for t in tensors
     ]
+
+
+def _autocast_is_on(device: str) -> bool:
+    """For a type of device; never for meta, about which torch's own question is an error."""
+    return device != "meta" and torch.is_autocast_enabled(device)
 
 
 def _algorithm(asked: str) -> str:
@@ -532,7 +537,7 @@ def local_response_norm(
         >>> y.flatten()  # 1 / 5, 2 / 14, 3 / 29, 4 / 25
         tensor([0.2000, 0.1429, 0.1034, 0.1600])
     """
-    if torch.is_autocast_enabled(input.device.type) and input.dtype != torch.float64:
+    if _autocast_is_on(input.device.type) and input.dtype != torch.float64:
         input = input.float()
     return lrn.local_response_norm(input, size, alpha, beta, k, alpha_scaling, region, channel_dim)
 

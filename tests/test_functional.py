@@ -26,6 +26,13 @@ def test_conv_is_torchs(axes, batched, padding):
     )
 
 
+def test_layers_work_on_meta_tensors_which_have_no_autocast():
+    layers = [cnn_ext.nn.Conv2d(3, 4, 3), cnn_ext.nn.LocalResponseNorm(5)]
+    network = torch.nn.Sequential(*layers).to("meta")
+    with torch.autocast("cpu"):
+        assert network(torch.empty(2, 3, 8, 9, device="meta")).shape == (2, 4, 6, 7)
+
+
 def test_the_lectures_arithmetic_of_padding():
     input, weight = torch.randn(1, 3, 32, 32), torch.randn(5, 3, 5, 5)
     for word, size in {"valid": 28, "half": 32, "full": 36}.items():

@@ -173,8 +173,8 @@ class Conv2d(_Convolution, torch.nn.Conv2d):
     """:class:`torch.nn.Conv2d`, computed by :func:`cnn_ext.functional.conv2d`.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, dilation, groups, bias, padding_mode, device,
-            dtype: as for the twin.
+        in_channels, out_channels, kernel_size, stride, dilation, groups, bias: as for the twin.
+        padding_mode, device, dtype: as for the twin.
         padding: as for the twin, and beyond it ``"half"``, ``"full"``, ``"same"`` at any stride, or
             two amounts for each axis (left, right, top, bottom).
         algorithm: see :func:`cnn_ext.functional.conv2d`.

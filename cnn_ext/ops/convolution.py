@@ -78,7 +78,9 @@ class ConvolutionFunction(_Bilinear):
 
     ``ConvolutionFunction.apply(input, weight, bias, stride, padding, dilation, groups, algorithm)``
 
-    Args (all positional):
+    All arguments are positional.
+
+    Args:
         input: (N, C, \*spatial), one to three spatial axes.
         weight: (K, C / groups, \*filter), of the same dtype and device.
         bias: (K,) or None.

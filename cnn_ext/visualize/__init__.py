@@ -3,7 +3,9 @@
 One module for each subject; all their functions are here too.
 """
 
+from cnn_ext.visualize.cells import cells
 from cnn_ext.visualize.colors import color_pca
+from cnn_ext.visualize.convolution import connections, signed_map, stacks, step
 from cnn_ext.visualize.features import (
     exciting_patches,
     feature_maps,
@@ -16,8 +18,10 @@ from cnn_ext.visualize.images import grid, show
 from cnn_ext.visualize.runs import confusion_matrix, curves, mistakes, training
 
 __all__ = [
+    "cells",
     "color_pca",
     "confusion_matrix",
+    "connections",
     "curves",
     "exciting_patches",
     "feature_maps",
@@ -28,5 +32,8 @@ __all__ = [
     "mistakes",
     "receptive_fields",
     "show",
+    "signed_map",
+    "stacks",
+    "step",
     "training",
 ]
