@@ -112,7 +112,7 @@ def response_curves(
             pair = torch.stack([a, torch.full_like(a, e)], 1)
             return functional.local_response_norm(pair, 3, alpha, beta, k, alpha_scaling="sum")[:, 0]
 
-        ax.plot(a, unit(a), color=colour, label=f"neighbours {e:g}")
+        ax.plot(a, unit(a), color=colour, label=f"e = {e:g}")
         if beta > 0.5:
             turn = math.sqrt((k + alpha * e * e) / (alpha * (2 * beta - 1)))
             if turn <= reach:
@@ -199,13 +199,13 @@ def response_maps(treatments: Mapping[str, Tensor], filters: Sequence[int]) -> F
     rows, columns = len(treatments), len(filters)
     figure = Figure(figsize=(1.45 * columns + 1.3, 1.45 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
+    for ax, i in zip(axes[0], filters, strict=True):
+        ax.set_title(f"filter {i}", fontsize=9)
     for row, (name, maps) in zip(axes, treatments.items(), strict=True):
         shown = maps[list(filters)].detach()
-        for ax, map, i in zip(row, shown, filters, strict=True):
+        for ax, map in zip(row, shown, strict=True):
             ax.imshow(map.numpy(), cmap="gray", vmin=0, vmax=shown.max().item())
             ax.set(xticks=[], yticks=[])
-            if row is axes[0]:
-                ax.set_title(f"filter {i}", fontsize=9)
         row[0].set_ylabel(f"{name}\nlargest {shown.max().item():.3g}", fontsize=9)
     return figure
 

@@ -120,6 +120,7 @@ def test_maps_of_a_row_share_one_scale_and_say_its_end():
     for ax, scale, i in zip(figure.axes, (1, 1, 2, 2), (0, 2, 0, 2), strict=True):
         assert torch.equal(torch.tensor(ax.images[0].get_array()), maps[i] / scale)
         assert ax.images[0].get_clim() == (0, 11 / scale)
+    assert [ax.get_title() for ax in figure.axes] == ["filter 0", "filter 2", "", ""]
     assert figure.axes[2].get_ylabel() == "after\nlargest 5.5"
 
 
