@@ -84,16 +84,18 @@ def pictures(images: Mapping[str, Tensor], columns: int = 4, width: float = 8.5)
     height = rows * (width / columns * tallest + 0.22 * lines)
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for ax in axes:
-        ax.axis("off")
     for ax, (title, image) in zip(axes, images.items(), strict=False):
         _picture(ax, image)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_color("0.8")  # a white picture on white paper is a picture too
         ax.set_title(title, fontsize=9)
+    for ax in axes[len(images) :]:
+        ax.axis("off")
     return figure
 
 
 class jpeg:  # noqa: N801 - read as a function
-    """A figure that a notebook shows, and keeps, as JPEG: photographs take a fifth of the space of PNG.
+    """A figure that a notebook shows, and keeps, as JPEG: for photographs, smaller than PNG.
 
     Args:
         figure: any.
@@ -105,7 +107,7 @@ class jpeg:  # noqa: N801 - read as a function
         'ffd8ff'
     """
 
-    def __init__(self, figure: Figure, quality: int = 85) -> None:
+    def __init__(self, figure: Figure, quality: int = 75) -> None:
         self.figure, self.quality = figure, quality
 
     def _repr_jpeg_(self) -> bytes:
