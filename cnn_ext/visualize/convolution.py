@@ -190,6 +190,8 @@ def signed_map(ax: Axes, values: Tensor, title: str = "", limit: float | None = 
     if limit is None:
         limit = values.abs().flatten().kthvalue(max(1, round(0.99 * values.numel()))).values.item()
     bound = limit or 1.0
-    ax.imshow(values.numpy(), cmap=colormaps["PuOr_r"], vmin=-bound, vmax=bound)
+    ax.imshow(
+        values.numpy(), cmap=colormaps["PuOr_r"], vmin=-bound, vmax=bound, interpolation="nearest"
+    )
     ax.set_title(title, fontsize=9)
     ax.axis("off")
