@@ -1,9 +1,10 @@
 """The tables of the performance page, from every file in benchmarks/results.
 
-A file holds ``machine`` and ``rows``. In a row, text, whole numbers and sizes say what was measured. A
-mapping is a pass: milliseconds by contender, of whom ``ours`` is one and all had turns in the same run.
-Names end in ``_ms`` where other figures stand beside them, and where a row is a single pass and has no
-mapping. Other figures of a row follow at the end of the line.
+``python -m cnn_ext bench`` writes a row for each pass, and :mod:`cnn_ext.bench` describes its fields.
+The files of 2026-11-22 are older: a file is one operation, which its name ends with, and a row may have
+several passes, a mapping each. Read here is what both have. Text and sizes say what was measured. A
+mapping is milliseconds by contender, of whom ``ours`` is one. Other figures of the older files follow
+at the end of a line; those of the newer stay in the file.
 """
 
 import json
@@ -11,22 +12,27 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-OURS = ("ours", "cnn_ext")
-COPIES = ("clone", "copy")  # no opponents: what moving the tensor once costs
+COPIES = ("clone", "read")  # no contenders: what moving or reading the tensor once costs
+RIVALS = ("albumentations", "onnxruntime", "openvino")  # contenders, but not torch's
 OTHER_WORK = ("moments", "sum")  # of fitting colour PCA, which has figures of its own
 TIE = 1.05  # either way: timings do not repeat more closely
 NAMES = {
     "clone": "copies",
+    "read": "reads",
     "color_pca": "colour PCA",
     "compiled": "`torch.compile`",
     "gigabytes_per_second_fitting": "fitting, GiB/s",
     "gigabytes_per_second_sum": "`sum()`, GiB/s",
+    "local_response_norm": "local response normalisation",
+    "milliseconds": "",
+    "networks": "whole networks",
 }
+ORDER = ("convolution", "networks")  # before the others
 
 
 class Row(NamedTuple):
@@ -38,104 +44,148 @@ class Row(NamedTuple):
 
 
 def markdown() -> str:
-    """A section for each operation, the newest results first."""
-    by_operation: dict[str, list[Path]] = {}
-    for file in sorted(RESULTS.glob("*.json"), reverse=True):
-        by_operation.setdefault(file.stem.rpartition("-")[2], []).append(file)
-    parts = []
-    for operation in sorted(by_operation, key=lambda name: (name != "convolution", name)):
+    """The goals, then a section for each operation, the newest results first."""
+    files = sorted(RESULTS.glob("*.json"), reverse=True)
+    parts, sections = [], {}
+    for file in files:
+        results = json.loads(file.read_text())
+        title = heading(file, results["machine"])
+        if "goals" in results:
+            parts += ["## Goals", f"### {title}", goals(results)]
+        operations: dict[str, list[dict[str, Any]]] = {}
+        for row in results["rows"]:
+            operations.setdefault(row.get("operation", file.stem.rpartition("-")[2]), []).append(row)
+        for operation, rows in operations.items():
+            told = f"{machine(results['machine'])} – the file: [{file.name}]"
+            sections.setdefault(operation, []).append(
+                f"### {title}\n\n{told}(../benchmarks/results/{file.name})\n\n{section(rows)}"
+            )
+    for operation in sorted(sections, key=lambda name: (name not in ORDER, name)):
         title = named(operation)
-        parts += [f"## {title[0].upper()}{title[1:]}", *map(section, by_operation[operation])]
+        parts += [f"## {title[0].upper()}{title[1:]}", *sections[operation]]
     return "\n\n".join(parts)
 
 
-def section(file: Path) -> str:
-    """One file: the machine, who was faster how often, a picture, the table."""
-    results = json.loads(file.read_text())
+def heading(file: Path, facts: dict[str, Any]) -> str:
+    """Machine and day: as the file has them or, where it has not, as its name has."""
     day, where = re.fullmatch(r"(?:(\d{4}-\d\d-\d\d)-)?(.+)-\w+", file.stem).groups()  # type: ignore[union-attr]
-    machine = ", ".join(f"{named(key)} {value}" for key, value in results["machine"].items())
-    rows = [read(row) for row in results["rows"]]
-    parts = [
-        f"### {where.replace('-', ' ')}, {results.get('date', day)}",
-        f"{machine} – the file: [{file.name}](../benchmarks/results/{file.name})",
-        verdict([ratio for _, ratio in measurements(rows)]),
-        picture(measurements(rows)),
-        table(rows),
-    ]
+    known = "date" in facts
+    return f"{facts['processor'] if known else where.replace('-', ' ')}, {facts.get('date', day)}"
+
+
+def machine(facts: dict[str, Any]) -> str:
+    """What a reader must know to repeat the figures."""
+    said = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in facts.items()}
+    known = (key for key, value in said.items() if value is not None and key != "date")
+    return ", ".join(f"{named(key)} {said[key]}" for key in known)
+
+
+def goals(results: dict[str, Any]) -> str:
+    """What was to be reached before anything was written, beside what is."""
+    lines = ["| goal | wanted | measured | rows | |", "| --- | --- | --- | ---: | --- |"]
+    for goal in results["goals"]:
+        met = {True: "[met]{.faster}", False: "[not met]{.slower}", None: ""}[goal["met"]]
+        lines.append(
+            f"| {goal['goal']} | {goal['wanted']} | {goal['measured']} | {goal['rows']} | {met} |"
+        )
+    part = "" if results.get("complete") else "Only a part of the benchmark was run.\n\n"
+    return part + "\n".join(lines)
+
+
+def section(entries: list[dict[str, Any]]) -> str:
+    """Who was faster how often, a picture, and a table for each set of layers."""
+    sets: dict[str, list[Row]] = {}
+    for entry in entries:
+        sets.setdefault(entry.get("set", ""), []).append(read(entry))
+    found = measurements(row for rows in sets.values() for row in rows)
+    parts = [verdict([ratio for _, ratio in found]), picture(found)]
+    for name, rows in sets.items():
+        parts += [f"**{named(name)}**"] * bool(name) + [table(merged(rows))]
     return "\n\n".join(parts)
 
 
-def read(row: dict[str, Any]) -> Row:
-    """Sorts the entries of a row by what they are."""
-    labels, figures, flat = {}, {}, {}
-    passes = {name: timed(times) for name, times in row.items() if isinstance(times, dict)}
-    for name, value in row.items():
-        if isinstance(value, float):
-            (flat if name.endswith("_ms") else figures)[name] = value
+def read(entry: dict[str, Any]) -> Row:
+    """Sorts the fields of a row by what they are."""
+    labels, passes, figures = {}, {}, {}
+    newer = "operation" in entry
+    for name, value in entry.items():
+        if name in ("operation", "set", "family", "pass"):
+            continue
+        if isinstance(value, dict):
+            passes[entry.get("pass", name)] = timed(value)
         elif isinstance(value, list):
             labels[name] = "×".join(map(str, value))
-        elif isinstance(value, str | int):
-            labels[name] = str(value)
-    if flat:
-        passes[""] = timed(flat)
+        elif isinstance(value, str):
+            labels[name] = value
+        elif isinstance(value, float) and not newer:
+            figures[name] = value
     if not passes:
-        raise ValueError(f"expected milliseconds by contender in every row, got {row}")
+        raise ValueError(f"expected milliseconds by contender in every row, got {entry}")
     return Row(labels, passes, figures)
 
 
 def timed(times: dict[str, float]) -> dict[str, float]:
-    """Milliseconds by contender, ours first, under the name "ours"."""
+    """Milliseconds by contender, ours first."""
     marked = {name.removesuffix("_ms"): ms for name, ms in times.items() if name.endswith("_ms")}
     known = marked or {name: ms for name, ms in times.items() if name not in OTHER_WORK}
-    (ours,) = (name for name in known if name in OURS)
-    return {"ours": known.pop(ours), **known}
+    return {"ours": known.pop("ours"), **known}
+
+
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """Rows that say the same of what was measured become one, with the passes of all."""
+    lines: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        line = lines.setdefault(tuple(row.labels.values()), Row(row.labels, {}, row.figures))
+        line.passes.update(row.passes)
+    return list(lines.values())
 
 
 def measurements(rows: Iterable[Row]) -> list[tuple[str, float]]:
-    """Of every pass what it is, and how many times faster ours is than the fastest of the others."""
+    """Of every pass what it is, and how many times faster ours is than the fastest of torch's ways."""
     found = []
     for row in rows:
         for name, times in row.passes.items():
-            if others := [ms for who, ms in times.items() if who not in ("ours", *COPIES)]:
-                found.append(
-                    (", ".join([*row.labels.values(), named(name)]), min(others) / times["ours"])
-                )
+            torch = [ms for who, ms in times.items() if who not in ("ours", *COPIES, *RIVALS)]
+            if torch:
+                what = ", ".join(filter(None, [*row.labels.values(), named(name)]))
+                found.append((what, min(torch) / times["ours"]))
     return found
 
 
 def verdict(ratios: list[float]) -> str:
     """The figures counted."""
+    if not ratios:
+        return "Nothing was measured against torch."
     counts = Counter(map(kind, ratios))
     return (
-        f"**{len(ratios)} measurements against the fastest of the others: {counts['faster']} faster, "
-        f"{counts['tie']} within 5 %, {counts['slower']} slower.** From {min(ratios):.2g} to "
-        f"{max(ratios):.3g} times as fast, median {statistics.median(ratios):.2g}."
+        f"**{len(ratios)} measurements against the fastest of torch's ways: {counts['faster']} faster, "
+        f"{counts['tie']} within 5 %, {counts['slower']} slower.** From {min(ratios):.3g} to "
+        f"{max(ratios):.3g} times as fast, median {statistics.median(ratios):.3g}."
     )
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Every row; of every pass ours in milliseconds, and how many times faster than each other."""
-    columns: dict[str, Callable[[Row], str]] = {}
+    words: dict[str, Callable[[Row], str]] = {}
+    numbers: dict[str, Callable[[Row], str]] = {}
+    mixed = any(row.labels.get("dtype", "float32") != "float32" for row in rows)
     for row in rows:
-        for label in row.labels:
-            columns.setdefault(named(label), lambda r, key=label: r.labels.get(key, ""))
+        for label in row.labels if mixed else [key for key in row.labels if key != "dtype"]:
+            words.setdefault(named(label), lambda r, k=label: r.labels.get(k, ""))
         for name, times in row.passes.items():
             for who in times:
-                title = f"{named(name)} ms" if who == "ours" else f"{named(name)} {named(who)}"
-                columns.setdefault(title, lambda r, n=name, w=who: cell(r.passes.get(n, {}), w))
-    for row in rows:
-        for figure in row.figures:
-            columns.setdefault(
-                named(figure), lambda r, k=figure: f"{r.figures[k]:.3g}" if k in r.figures else ""
-            )
-    words = sum(named(label) in columns for label in {label for row in rows for label in row.labels})
-    rule = ["---"] * words + ["---:"] * (len(columns) - words)
+                title = f"{named(name)} {'ms' if who == 'ours' else named(who)}"
+                numbers.setdefault(title, lambda r, n=name, w=who: cell(r.passes.get(n, {}), w))
+    for figure in {key: None for row in rows for key in row.figures}:
+        numbers[named(figure)] = lambda r, k=figure: f"{r.figures[k]:.3g}" if k in r.figures else ""
+    columns = words | numbers
+    rule = ["---"] * len(words) + ["---:"] * len(numbers)
     lines = [list(columns), rule, *([text(row) for text in columns.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def cell(times: dict[str, float], who: str) -> str:
-    """Milliseconds of ours; copies that fit into ours; how many times faster than an opponent."""
+    """Milliseconds of ours; copies that fit into ours; how many times faster than a contender."""
     if who not in times:
         return ""
     if who == "ours":
@@ -153,8 +203,8 @@ def kind(ratio: float) -> str:
 
 def picture(found: list[tuple[str, float]]) -> str:
     """Every measurement as a dot on a logarithmic line, ours faster to the right of 1."""
-    low = min(-2, math.floor(min(math.log2(ratio) for _, ratio in found)))
-    high = max(2, math.ceil(max(math.log2(ratio) for _, ratio in found)))
+    powers = [math.log2(ratio) for _, ratio in found]
+    low, high = min(-2, *map(math.floor, powers)), max(2, *map(math.ceil, powers))
 
     def x(power: float) -> float:
         return 20 + 600 * (power - low) / (high - low)
@@ -177,4 +227,4 @@ def picture(found: list[tuple[str, float]]) -> str:
 
 def named(key: str) -> str:
     """A field's name as people read it."""
-    return NAMES.get(key, "" if key == "milliseconds" else key.replace("_", " "))
+    return NAMES.get(key, key.replace("_", " "))
