@@ -100,7 +100,7 @@ def convolution_algorithm(
         >>> convolution_algorithm((16, 64, 56, 56), (64, 64, 3, 3), padding=1)
         'winograd'
         >>> convolution_algorithm((16, 64, 56, 56), (64, 64, 3, 3), padding=1, dtype=torch.float64)
-        'implicit_gemm'
+        'direct'
     """
     axes = len(weight_size) - 2
     if len(input_size) != len(weight_size) or not 1 <= axes <= 3:
