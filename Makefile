@@ -30,6 +30,7 @@ notebooks:
 
 docs:
 	@$(PYTHON) tools/setup_env.py test docs
+	@rm -rf build/docs
 	@$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
 	@SITE=build/docs $(BIN)/python -m pytest -q tests/docs
 	@echo "Open build/docs/index.html"

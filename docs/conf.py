@@ -25,7 +25,6 @@ author = "The authors of cnn_ext"
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
     "myst_nb",
     "sphinx_copybutton",
