@@ -113,8 +113,8 @@ class jpeg:  # noqa: N801 - read as a function
     def _repr_jpeg_(self) -> bytes:
         """What IPython looks for."""
         file = io.BytesIO()
-        options = {"bbox_inches": "tight", "pil_kwargs": {"quality": self.quality}}
-        self.figure.savefig(file, format="jpeg", **options)
+        pillow = {"quality": self.quality}
+        self.figure.savefig(file, format="jpeg", bbox_inches="tight", pil_kwargs=pillow)
         return file.getvalue()
 
 
