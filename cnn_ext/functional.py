@@ -164,8 +164,8 @@ def conv2d(
         groups: the channels are cut into so many groups, and each filter sees one of them.
         algorithm: ``"im2col"`` writes out the patch matrix and multiplies once; ``"implicit_gemm"``
             packs patches block by block; ``"winograd"`` (filters of 3 x 3 or 5 x 5 cells, or so many
-            in each phase of the stride, without dilation) takes a quarter of the multiplications and
-            rounds some three times as much; ``"direct"`` sums from a band of input rows, where no
+            in each phase of the stride, without dilation) takes 2.8 to 4 times fewer multiplications
+            and rounds some three times as much; ``"direct"`` sums from a band of input rows, where no
             patch is packed. What ``"auto"`` takes, :func:`convolution_algorithm` tells.
 
     Returns:

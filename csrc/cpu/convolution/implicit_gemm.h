@@ -3,7 +3,7 @@
 // the input gradient is the same kernel under another geometry (flipped filters), the weight
 // gradient a product that sums over pixels. Included by isa/*.cpp (see vec.h).
 //
-// Threads, and what the strides mean, are the caller's business: csrc/ops/convolution.cpp.
+// Threads, and what the strides mean, are the caller's business: csrc/ops/convolution_cpu.cpp.
 
 constexpr int64_t kReductionBlock =
     256;                              // entries per block: a packed panel of patches stays in L1
