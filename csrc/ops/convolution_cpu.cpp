@@ -168,18 +168,21 @@ void implicit_gemm(const cpu::Convolution& shape, const T* input, const T* weigh
                });
 }
 
-// Depthwise with the groups innermost in memory, where vectors run along these.
+// The forward pass, or the gradient of what is then called the output with respect to the input.
 template <typename T>
-void depthwise(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
-               T* output, const Tensor& like) {
+void depthwise(const cpu::Convolution& shape, bool gradient, const T* input, const T* weight,
+               const T* bias, T* output, const Tensor& like) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const Tensor packed = at::empty({shape.taps() * shape.G}, like.options());
+  const int64_t threads = threads_for(shape);
+  const cpu::Depthwise cut = kernels.plan_depthwise(shape, gradient, threads);
+  const Tensor packed = at::empty({cut.weights}, like.options());
   const cpu::ConvolutionForward<T> p{shape, {}, input, weight, bias, packed.mutable_data_ptr<T>(),
                                      output};
   kernels.pack_depthwise(p);
-  const int64_t tasks = shape.N * shape.out[0] * shape.out[1], threads = threads_for(shape);
-  at::parallel_for(0, tasks, (tasks + threads - 1) / threads,
-                   [&](int64_t first, int64_t last) { kernels.depthwise(p, first, last); });
+  run_tasks<T>(cut.tasks(shape), threads, kernels.depthwise_workspace(shape, cut), like,
+               [&](int64_t first, int64_t last, T* workspace) {
+                 kernels.depthwise(p, cut, first, last, workspace);
+               });
 }
 
 void check_direct(const cpu::Convolution& shape) {
@@ -192,9 +195,7 @@ void check_direct(const cpu::Convolution& shape) {
 template <typename T>
 void direct(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
             T* output, const Tensor& like) {
-  if (cpu::depthwise_along_groups(shape)) {
-    return depthwise(shape, input, weight, bias, output, like);
-  }
+  if (cpu::depthwise(shape)) return depthwise(shape, false, input, weight, bias, output, like);
   check_direct(shape);
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
@@ -595,21 +596,22 @@ template <typename T>
 void depthwise_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
                                const Tensor& result) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const cpu::ConvolutionWeightGradient<T> p{
-      shape, {}, input, grad_output, result.mutable_data_ptr<T>(), 0};
   const int64_t threads = threads_for(shape);
-  const int64_t share = (shape.G + threads - 1) / threads;
-  at::parallel_for(0, shape.G, (share + 15) / 16 * 16, [&](int64_t first, int64_t last) {
-    kernels.depthwise_weight_gradient(p, first, last);
-  });
+  const cpu::Depthwise cut = kernels.plan_depthwise(shape, false, threads);
+  const Parts parts(result, cut.splits);
+  const cpu::ConvolutionWeightGradient<T> p{shape,         {}, input, grad_output, parts.data<T>(),
+                                            result.numel()};
+  run_tasks<T>(cut.blocks * cut.splits, threads, kernels.depthwise_workspace(shape, cut), result,
+               [&](int64_t first, int64_t last, T* workspace) {
+                 kernels.depthwise_weight_gradient(p, cut, first, last, workspace);
+               });
+  parts.add();
 }
 
 template <typename T>
 void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
                             const Tensor& result) {
-  if (cpu::depthwise_along_groups(shape)) {
-    return depthwise_weight_gradient(shape, grad_output, input, result);
-  }
+  if (cpu::depthwise(shape)) return depthwise_weight_gradient(shape, grad_output, input, result);
   check_direct(shape);
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
@@ -654,6 +656,9 @@ void input_gradient(std::optional<Algorithm> named, const cpu::Convolution& shap
   const auto chosen = named.value_or(cpu::choose(shape, std::is_same_v<T, float>));
   if (chosen == Algorithm::winograd && !cpu::winograd_serves(shape)) {
     return winograd_input_gradient_by_phases(shape, grad_output, weight, grad_input, result);
+  }
+  if (chosen == Algorithm::direct && cpu::depthwise(shape)) {
+    return depthwise<T>(shape, true, grad_output, weight, nullptr, grad_input, result);
   }
   by_phases(chosen == Algorithm::implicit_gemm ? simplify(shape, true) : shape);
 }

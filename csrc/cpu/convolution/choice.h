@@ -90,14 +90,16 @@ inline bool winograd_serves_phases(const Convolution& c) {
   return winograd_serves(of_phases(c));
 }
 
-// Depthwise: one channel and one filter to each group.
-inline bool depthwise(const Convolution& c) {
-  return c.C == 1 && c.K == 1 && c.G > 1 && c.taps() <= kDirectTaps;
-}
+constexpr int64_t kDepthwiseColumns = 512;    // of the result, at once
+constexpr int64_t kDepthwiseCells = 1 << 16;  // of the input rows that are kept, at most
 
-// Depthwise with the groups innermost in memory.
-inline bool depthwise_along_groups(const Convolution& c) {
-  return depthwise(c) && c.input.g == 1 && c.output.g == 1;
+// Depthwise: one channel and one filter to each group, and windows whose rows a cache can keep.
+inline bool depthwise(const Convolution& c) {
+  if (c.C != 1 || c.K != 1 || c.G == 1 || c.taps() > kDirectTaps) return false;
+  const int64_t rows = (c.filter[1] - 1) * c.dilation[1] + 1;
+  const int64_t columns = c.out[2] < kDepthwiseColumns ? c.out[2] : kDepthwiseColumns;
+  const int64_t pitch = columns * c.stride[2] + (c.filter[2] - 1) * c.dilation[2];
+  return c.filter[0] * rows * pitch <= kDepthwiseCells;
 }
 
 // Elements that one channel and one row of output need of a band: every plane of the filter's depth

@@ -1,195 +1,430 @@
-// Depthwise convolution with the groups innermost in memory (channels_last): one channel and one
-// filter to a group, so that there is no product of matrices to speak of, and vectors run along the
-// groups. Each output cell is summed in registers, tap by tap, from the input where it lies. In
-// other layouts direct convolution (band.h) does the same along the pixels. Included by isa/*.cpp
-// (see vec.h). Serves shapes with C = K = 1 and at most kDirectTaps taps.
+// Depthwise convolution: one channel and one filter to a group, so that there is no product of
+// matrices to speak of, and vectors run along the groups. A few rows of the source are kept in the
+// cache, zero-padded, as [vector of groups][row][column][lane]; each is copied there once, from any
+// layout, and every tap reads them at an offset of its own. Included by isa/*.cpp (see vec.h).
+//
+// The input gradient is the same with the roles exchanged: its source is the gradient of the
+// output, and where the forward pass strides, result cells that are a stride apart have taps of
+// their own.
 
-// The filters as [tap][group].
+// Quotient and remainder that round down; b > 0.
+inline int64_t divide_down(int64_t a, int64_t b) { return a >= 0 ? a / b : -divide_up(-a, b); }
+inline int64_t remainder_down(int64_t a, int64_t b) { return a - divide_down(a, b) * b; }
+
+constexpr int kPixelsAtOnce = 8;
+constexpr int kTapsAtOnce = 9;  // of the weight gradient
+constexpr int64_t kRowsAtOnce = 4;
+constexpr int64_t kDepthwiseBytes = 24 << 10;        // of the rows kept: a vector at a time, or
+constexpr int64_t kDepthwiseGroupBytes = 192 << 10;  // where groups are innermost, many
+
+// The two maps of a pass: where cells are read, and where they are written.
+struct DepthwisePass {
+  const Convolution& c;
+  bool gradient;  // of the input
+  const int64_t* source() const { return gradient ? c.out : c.in; }
+  const int64_t* result() const { return gradient ? c.in : c.out; }
+  const FeatureMapStrides& from() const { return gradient ? c.output : c.input; }
+  const FeatureMapStrides& to() const { return gradient ? c.input : c.output; }
+  int64_t extent(int axis) const { return (c.filter[axis] - 1) * c.dilation[axis]; }
+
+  // The first and the last source cell that a result cell meets; the last is before the first where
+  // the cell lies between those.
+  int64_t first(int axis, int64_t at) const {
+    if (!gradient) return at * c.stride[axis] - c.padding[axis];
+    return divide_down(at + c.padding[axis] - extent(axis) + c.stride[axis] - 1, c.stride[axis]);
+  }
+  int64_t last(int axis, int64_t at) const {
+    if (!gradient) return first(axis, at) + extent(axis);
+    return divide_down(at + c.padding[axis], c.stride[axis]);
+  }
+  // Whether tap t of a result cell meets a source cell, and which.
+  bool meets(int axis, int64_t at, int64_t t, int64_t& cell) const {
+    if (!gradient) {
+      cell = first(axis, at) + t * c.dilation[axis];
+      return true;
+    }
+    const int64_t from = at + c.padding[axis] - t * c.dilation[axis];
+    cell = divide_down(from, c.stride[axis]);
+    return cell * c.stride[axis] == from;
+  }
+};
+
+template <typename T>
+Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
+  constexpr int64_t kLanes = Vec<T>::kLanes;
+  const DepthwisePass pass{c, gradient};
+  const int64_t* result = pass.result();
+  Depthwise cut{};
+  cut.gradient = gradient;
+  cut.column_blocks = divide_up(result[2], kDepthwiseColumns);
+  cut.columns = divide_up(result[2], cut.column_blocks);
+  cut.column_blocks = divide_up(result[2], cut.columns);
+  cut.pitch = gradient ? (cut.columns - 1 + pass.extent(2)) / c.stride[2] + 2
+                       : (cut.columns - 1) * c.stride[2] + pass.extent(2) + 1;
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t all = divide_up(c.G, kLanes), innermost = pass.from().g == 1;
+  const int64_t most = (innermost ? kDepthwiseGroupBytes : kDepthwiseBytes) / sizeof(T);
+  for (cut.at_once = kRowsAtOnce;; cut.at_once /= 2) {
+    const int64_t more = cut.at_once - 1;
+    cut.ring = gradient ? (pass.extent(1) + more) / c.stride[1] + 1
+                        : pass.extent(1) + more * c.stride[1] + 1;
+    cut.plane = cut.ring * cut.pitch * kLanes;
+    // An odd number of cache lines: vectors are copied side by side, and must not share a set.
+    cut.vector = (divide_up(c.filter[0] * cut.plane, kLine) | 1) * kLine;
+    if (cut.at_once == 1 || cut.vector * (innermost ? all : 1) <= most) break;
+  }
+  cut.vectors = most / cut.vector;
+  if (cut.vectors < 1) cut.vectors = 1;
+  if (cut.vectors > all) cut.vectors = all;
+  cut.blocks = divide_up(all, cut.vectors);
+  cut.vectors = divide_up(all, cut.blocks);
+  cut.blocks = divide_up(all, cut.vectors);
+  cut.lines = cut.at_once * cut.columns * kLanes;
+  cut.slack = kPixelsAtOnce * (gradient ? 1 : c.stride[2]) * kLanes;
+  cut.weights = divide_up(all, cut.vectors) * cut.vectors * c.taps() * kLanes;
+  const int64_t tasks = c.N * result[0] * cut.blocks * cut.column_blocks;
+  cut.row_blocks = threads == 1 ? 1 : divide_up(4 * threads, tasks);
+  if (cut.row_blocks > result[1]) cut.row_blocks = result[1];
+  cut.rows = divide_up(result[1], cut.row_blocks);
+  cut.row_blocks = divide_up(result[1], cut.rows);
+  cut.splits = divide_up(threads, cut.blocks);
+  if (cut.splits > cut.maps(c)) cut.splits = cut.maps(c);
+  return cut;
+}
+
+// Of a forward pass or an input gradient, and of a weight gradient.
+template <typename T>
+int64_t depthwise_workspace(const Convolution& c, const Depthwise& cut) {
+  const int64_t sums = cut.vectors * c.taps() * Vec<T>::kLanes;
+  return cut.vectors * (cut.vector + cut.lines) + cut.slack + sums;
+}
+
+// The filters as [vector of groups][tap][lane].
 template <typename T>
 void pack_depthwise(const ConvolutionForward<T>& p) {
+  constexpr int64_t kLanes = Vec<T>::kLanes;
   const FilterStrides& s = p.shape.weight;
-  Tap tap(p.shape, 0);
-  for (int64_t index = 0; index < p.shape.taps(); ++index, tap.next(p.shape)) {
-    const T* weight = p.weight;
-    for (int axis = 0; axis < kSpatial; ++axis) weight += tap.at[axis] * s.spatial[axis];
-    for (int64_t g = 0; g < p.shape.G; ++g) p.packed[index * p.shape.G + g] = weight[g * s.g];
+  const int64_t taps = p.shape.taps();
+  for (int64_t g = 0; g < round_up(p.shape.G, kLanes); ++g) {
+    T* to = p.packed + g / kLanes * taps * kLanes + g % kLanes;
+    Tap tap(p.shape, 0);
+    for (int64_t t = 0; t < taps; ++t, tap.next(p.shape), to += kLanes) {
+      const T* weight = p.weight + g * s.g;
+      for (int axis = 0; axis < kSpatial; ++axis) weight += tap.at[axis] * s.spatial[axis];
+      *to = g < p.shape.G ? *weight : T(0);
+    }
   }
 }
 
-// The taps that meet the input somewhere along a row of output pixels of the first image. What
-// depends on the tap alone is worked out once; `go_to` moves it to a row.
-struct RowTaps {
-  const Convolution& shape;
-  int64_t count = 0;
-  int64_t index[kDirectTaps];
-  Contact contact[kDirectTaps];
+// A task's share of the maps.
+struct DepthwiseBlock {
+  int64_t g, vectors;  // the first of its groups, and how many vectors they take
+  int64_t full;        // of these; the last one may not be
+  int64_t n, depth, p0, p1, q0, q1;
 
-  explicit RowTaps(const Convolution& convolution) : shape(convolution) {
-    // A filter of one plane and row, seen from a row of the same height, meets the input for
-    // certain.
-    Convolution line = shape;
-    for (int axis = 0; axis < 2; ++axis) {
-      line.padding[axis] = 0;
-      line.in[axis] = 1;
-    }
-    const Run row{0, shape.out[2], 0, {0, 0, 0}};
-    Tap tap(shape, 0);
-    for (int64_t t = 0; t < shape.taps(); ++t, tap.next(shape)) {
-      Tap along = tap;
-      along.at[0] = along.at[1] = 0;
-      along_row[t] = meet(line, row, along);
-      for (int axis = 0; axis < 2; ++axis) {
-        at[t][axis] = tap.at[axis] * shape.dilation[axis] - shape.padding[axis];
-      }
+  // Map `index` of those that a block of groups has.
+  DepthwiseBlock(const DepthwisePass& pass, const Depthwise& cut, int64_t kLanes, int64_t block,
+                 int64_t index) {
+    const int64_t* result = pass.result();
+    const int64_t all = divide_up(pass.c.G, kLanes), first = block * cut.vectors;
+    g = first * kLanes;
+    vectors = all - first < cut.vectors ? all - first : cut.vectors;
+    full = (pass.c.G - g) / kLanes < vectors ? (pass.c.G - g) / kLanes : vectors;
+    last_lanes = pass.c.G - g - full * kLanes;
+    all_lanes = kLanes;
+    q0 = index % cut.column_blocks * cut.columns;
+    q1 = q0 + cut.columns < result[2] ? q0 + cut.columns : result[2];
+    index /= cut.column_blocks;
+    p0 = index % cut.row_blocks * cut.rows;
+    p1 = p0 + cut.rows < result[1] ? p0 + cut.rows : result[1];
+    index /= cut.row_blocks;
+    depth = index % result[0];
+    n = index / result[0];
+  }
+  int64_t lanes(int64_t v) const { return v < full ? all_lanes : last_lanes; }
+
+ private:
+  int64_t all_lanes, last_lanes;
+};
+
+// to[v * to_vector + j * kLanes] = from[j * step + v * kLanes], a vector at a time.
+template <typename T>
+inline void turn(const T* from, int64_t step, int64_t count, int64_t vectors, T* to,
+                 int64_t to_vector) {
+  constexpr int64_t kLanes = Vec<T>::kLanes;
+  for (int64_t j = 0; j < count; ++j, from += step, to += kLanes) {
+    T* cell = to;
+    for (int64_t v = 0; v < vectors; ++v, cell += to_vector) {
+      Vec<T>::load(from + v * kLanes).store(cell);
     }
   }
-  void go_to(int64_t r) {  // row r of the image's planes
-    const int64_t d = r / shape.out[1] * shape.stride[0], h = r % shape.out[1] * shape.stride[1];
-    count = 0;
-    for (int64_t t = 0; t < shape.taps(); ++t) {
-      const int64_t in_d = d + at[t][0], in_h = h + at[t][1];
-      const bool inside = in_d >= 0 && in_d < shape.in[0] && in_h >= 0 && in_h < shape.in[1];
-      if (!inside || along_row[t].first == along_row[t].last) continue;
-      contact[count] = along_row[t];
-      contact[count].offset += in_d * shape.input.spatial[0] + in_h * shape.input.spatial[1];
-      index[count++] = t;
-    }
+}
+
+// Keeps the source rows that a row of the result meets.
+template <typename T>
+struct DepthwiseRows {
+  const DepthwisePass& pass;
+  const Depthwise& cut;
+  const DepthwiseBlock& at;
+  const T* source;
+  T* cells;
+  int64_t next;  // the first row that was not copied yet
+
+  DepthwiseRows(const DepthwisePass& p, const Depthwise& d, const DepthwiseBlock& block,
+                const T* from, T* to)
+      : pass(p), cut(d), at(block), source(from), cells(to), next(p.first(1, block.p0)) {}
+
+  T* row(int64_t v, int64_t t, int64_t y) const {
+    return cells + v * cut.vector + t * cut.plane +
+           remainder_down(y, cut.ring) * cut.pitch * Vec<T>::kLanes;
+  }
+
+  // Rows p0 <= p < p1 of the result, kRowsAtOnce at most.
+  void go_to(int64_t p0, int64_t p1) {
+    const int64_t first = pass.first(1, p0), last = pass.last(1, p1 - 1);
+    for (next = next < first ? first : next; next <= last; ++next) copy(next);
   }
 
  private:
-  Contact along_row[kDirectTaps];
-  int64_t at[kDirectTaps][2];
+  void copy(int64_t y) const {
+    constexpr int64_t kLanes = Vec<T>::kLanes;
+    const FeatureMapStrides& s = pass.from();
+    const int64_t* size = pass.source();
+    const int64_t x = pass.first(2, at.q0);
+    for (int64_t t = 0; t < pass.c.filter[0]; ++t) {
+      int64_t d;
+      if (!pass.meets(0, at.depth, t, d)) continue;
+      int64_t begin = x < 0 ? -x : 0, end = size[2] - x < cut.pitch ? size[2] - x : cut.pitch;
+      const bool inside = d >= 0 && d < size[0] && y >= 0 && y < size[1] && begin < end;
+      if (!inside) begin = end = 0;
+      const T* from = source + at.n * s.n + at.g * s.g + d * s.spatial[0] + y * s.spatial[1] +
+                      (x + begin) * s.spatial[2];
+      T* const to = row(0, t, y);
+      for (int64_t v = 0; v < at.vectors; ++v) {
+        T* cell = to + v * cut.vector;
+        for (int64_t i = 0; i < begin * kLanes; ++i) cell[i] = T(0);
+        for (int64_t i = end * kLanes; i < cut.pitch * kLanes; ++i) cell[i] = T(0);
+      }
+      int64_t v = 0;
+      if (s.g == 1) {  // in the order of the memory
+        v = at.full;
+        turn(from, s.spatial[2], end - begin, v, to + begin * kLanes, cut.vector);
+      }
+      for (; v < at.vectors; ++v) {
+        gather_lanes(from + v * kLanes * s.g, s.g, at.lanes(v), s.spatial[2], end - begin,
+                     to + v * cut.vector + begin * kLanes, kLanes);
+      }
+    }
+  }
 };
 
-constexpr int kPixelsAtOnce = 6;
+// Where a tap of the filter meets a row of the result, in elements from a vector's first.
+struct DepthwiseTap {
+  int64_t cells, weight;
+};
 
-// One vector of groups, pixels j <= i < j + Pixels of a row, each within the reach of every tap.
-template <typename T, int Pixels>
-inline void depthwise_inside(const ConvolutionForward<T>& p, const RowTaps& taps, const T* input,
-                             int64_t g, int64_t j, typename Vec<T>::Mask mask, Vec<T> bias,
-                             T* output) {
-  using V = Vec<T>;
-  V sum[Pixels];
-#pragma GCC unroll 8
-  for (int i = 0; i < Pixels; ++i) sum[i] = bias;
-  for (int64_t t = 0; t < taps.count; ++t) {
-    const Contact& contact = taps.contact[t];
-    const T* from = input + contact.offset + j * contact.step + g;
-    const V weight = V::load(p.packed + taps.index[t] * p.shape.G + g, mask);
-#pragma GCC unroll 8
-    for (int i = 0; i < Pixels; ++i) {
-      sum[i] = sum[i].fused_add(weight, V::load(from + i * contact.step, mask));
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < Pixels; ++i) {
-    const V y = p.shape.relu ? sum[i].rectified() : sum[i];
-    y.store(output + (j + i) * p.shape.output.spatial[2] + g, mask);
-  }
-}
-
+// Those of the result's cells q, q + stride, ... of row p; how many.
 template <typename T>
-inline void depthwise_pixels(const ConvolutionForward<T>& p, const RowTaps& taps, const T* input,
-                             T* output) {
-  using V = Vec<T>;
-  const int64_t G = p.shape.G, Q = p.shape.out[2];
-  int64_t inside = 0, outside = Q;  // where all taps meet the input
-  for (int64_t t = 0; t < taps.count; ++t) {
-    if (taps.contact[t].first > inside) inside = taps.contact[t].first;
-    if (taps.contact[t].last < outside) outside = taps.contact[t].last;
-  }
-  for (int64_t g = 0; g < G; g += V::kLanes) {
-    const auto mask = V::Mask::range(0, G - g < V::kLanes ? G - g : V::kLanes);
-    const V bias = p.bias == nullptr ? V::zero() : V::load(p.bias + g, mask);
-    for (int64_t j = 0; j < Q;) {
-      if (j >= inside && j + kPixelsAtOnce <= outside) {
-        depthwise_inside<T, kPixelsAtOnce>(p, taps, input, g, j, mask, bias, output);
-        j += kPixelsAtOnce;
-        continue;
-      }
-      V sum = bias;
-      for (int64_t t = 0; t < taps.count; ++t) {
-        const Contact& contact = taps.contact[t];
-        if (j < contact.first || j >= contact.last) continue;
-        const T* from = input + contact.offset + j * contact.step + g;
-        sum = sum.fused_add(V::load(p.packed + taps.index[t] * G + g, mask), V::load(from, mask));
-      }
-      if (p.shape.relu) sum = sum.rectified();
-      sum.store(output + j * p.shape.output.spatial[2] + g, mask);
-      ++j;
-    }
-  }
-}
-
-// Rows first <= i < last of output pixels, counted over all images.
-template <typename T>
-void depthwise(const ConvolutionForward<T>& p, int64_t first, int64_t last) {
-  const Convolution& shape = p.shape;
-  const FeatureMapStrides& to = shape.output;
-  const int64_t rows = shape.out[0] * shape.out[1];
-  RowTaps taps(shape);
-  for (int64_t i = first; i < last; ++i) {
-    const int64_t n = i / rows, r = i % rows;
-    taps.go_to(r);
-    depthwise_pixels(
-        p, taps, p.input + n * shape.input.n,
-        p.output + n * to.n + r / shape.out[1] * to.spatial[0] + r % shape.out[1] * to.spatial[1]);
-  }
-}
-
-// The sum over a row of the products of gradients and cells, `x_step` and `g_step` apart: four
-// sums, or each would wait for the one before.
-template <typename T>
-inline Vec<T> sum_products(const T* g, int64_t g_step, const T* x, int64_t x_step, int64_t count,
-                           typename Vec<T>::Mask mask) {
-  using V = Vec<T>;
-  V sum[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
-  for (; count >= 4; count -= 4, g += 4 * g_step, x += 4 * x_step) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      sum[i] = sum[i].fused_add(V::load(g + i * g_step, mask), V::load(x + i * x_step, mask));
-    }
-  }
-  for (; count > 0; --count, g += g_step, x += x_step) {
-    sum[0] = sum[0].fused_add(V::load(g, mask), V::load(x, mask));
-  }
-  return {(sum[0].lanes + sum[1].lanes) + (sum[2].lanes + sum[3].lanes)};
-}
-
-// The weight gradient of groups first <= g < last, a vector of them at a time.
-template <typename T>
-void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first, int64_t last) {
-  using V = Vec<T>;
-  const Convolution& shape = p.shape;
-  const FeatureMapStrides& from = shape.output;
-  const int64_t rows = shape.out[0] * shape.out[1], step = from.spatial[2];
-  V sums[kDirectTaps];
-  RowTaps taps(shape);
-  for (int64_t g = first; g < last; g += V::kLanes) {
-    const auto mask = V::Mask::range(0, last - g < V::kLanes ? last - g : V::kLanes);
-    for (V& sum : sums) sum = V::zero();
-    for (int64_t i = 0; i < shape.N * rows; ++i) {
-      const int64_t n = i / rows, r = i % rows;
-      taps.go_to(r);
-      const T* input = p.input + n * shape.input.n + g;
-      const T* grad = p.grad_output + n * from.n + g + r / shape.out[1] * from.spatial[0] +
-                      r % shape.out[1] * from.spatial[1];
-      for (int64_t t = 0; t < taps.count; ++t) {
-        const Contact& contact = taps.contact[t];
-        sums[taps.index[t]].lanes +=
-            sum_products(grad + contact.first * step, step,
-                         input + contact.offset + contact.first * contact.step, contact.step,
-                         contact.last - contact.first, mask)
-                .lanes;
+int64_t depthwise_taps(const DepthwiseRows<T>& rows, int64_t p, int64_t q, DepthwiseTap* taps) {
+  const DepthwisePass& pass = rows.pass;
+  const Convolution& c = pass.c;
+  const int64_t first = pass.first(2, rows.at.q0);
+  DepthwiseTap* tap = taps;
+  int64_t weight = 0, d, y, x;
+  for (int64_t t = 0; t < c.filter[0]; ++t) {
+    for (int64_t r = 0; r < c.filter[1]; ++r) {
+      const bool meet = pass.meets(0, rows.at.depth, t, d) && pass.meets(1, p, r, y);
+      for (int64_t s = 0; s < c.filter[2]; ++s, weight += Vec<T>::kLanes) {
+        if (!meet || !pass.meets(2, q, s, x)) continue;
+        *tap++ = {rows.row(0, t, y) - rows.cells + (x - first) * Vec<T>::kLanes, weight};
       }
     }
-    Tap tap(shape, 0);
-    for (int64_t t = 0; t < shape.taps(); ++t, tap.next(shape)) {
-      T* to = p.grad_weight + g * shape.weight.g;
-      for (int axis = 0; axis < kSpatial; ++axis) to += tap.at[axis] * shape.weight.spatial[axis];
-      T lanes[V::kLanes];
-      sums[t].store(lanes);
-      for (int64_t i = 0; i < V::kLanes && g + i < last; ++i) to[i * shape.weight.g] = lanes[i];
+  }
+  return tap - taps;
+}
+
+// to[j * to_step] = bias + the sum over the taps of weight * cells[j * step], for j < count.
+template <typename T>
+__attribute__((noinline)) void depthwise_cells(const DepthwiseTap* taps, int64_t tap_count,
+                                               const T* cells, int64_t step, const T* weights,
+                                               Vec<T> bias, bool relu, int64_t count, T* to,
+                                               int64_t to_step) {
+  using V = Vec<T>;
+  for (int64_t j = 0; j < count; j += kPixelsAtOnce) {
+    V sum[kPixelsAtOnce];
+#pragma GCC unroll 8
+    for (int i = 0; i < kPixelsAtOnce; ++i) sum[i] = bias;
+    for (const DepthwiseTap* tap = taps; tap < taps + tap_count; ++tap) {
+      const V weight = V::load(weights + tap->weight);
+      const T* from = cells + tap->cells + j * step;
+#pragma GCC unroll 8
+      for (int i = 0; i < kPixelsAtOnce; ++i) {
+        sum[i] = sum[i].fused_add(weight, V::load(from + i * step));
+      }
+    }
+    if (relu) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kPixelsAtOnce; ++i) sum[i] = sum[i].rectified();
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kPixelsAtOnce; ++i) {
+      if (j + i < count) sum[i].store(to + (j + i) * to_step);
+    }
+  }
+}
+
+// Tasks first <= i < last. For the input gradient p.input is that of the output, and p.output that
+// of the input. workspace: depthwise_workspace elements.
+template <typename T>
+void depthwise(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t first, int64_t last,
+               T* workspace) {
+  using V = Vec<T>;
+  constexpr int64_t kLanes = V::kLanes;
+  const Convolution& c = p.shape;
+  const DepthwisePass pass{c, cut.gradient};
+  const FeatureMapStrides& s = pass.to();
+  const int64_t phases = cut.gradient ? c.stride[2] : 1;
+  const int64_t step = (cut.gradient ? 1 : c.stride[2]) * kLanes, taps = c.taps();
+  T* const lines = workspace + cut.vectors * cut.vector + cut.slack;
+  for (int64_t i = 0; i < cut.vectors * cut.vector + cut.slack; ++i) workspace[i] = T(0);
+  DepthwiseTap list[kRowsAtOnce][kDirectTaps];
+  for (int64_t task = first; task < last; ++task) {
+    const DepthwiseBlock at(pass, cut, kLanes, task % cut.blocks, task / cut.blocks);
+    DepthwiseRows<T> rows(pass, cut, at, p.input, workspace);
+    // Full vectors of groups that lie together are written where they belong.
+    const int64_t in_place = s.g == 1 ? at.full : 0, columns = at.q1 - at.q0;
+    for (int64_t y = at.p0; y < at.p1; y += cut.at_once) {
+      const int64_t count = at.p1 - y < cut.at_once ? at.p1 - y : cut.at_once;
+      rows.go_to(y, y + count);
+      T* const to = p.output + at.n * s.n + at.g * s.g + at.depth * s.spatial[0] +
+                    y * s.spatial[1] + at.q0 * s.spatial[2];
+      for (int64_t phase = 0; phase < phases && phase < columns; ++phase) {
+        // The source cells of a phase follow one another.
+        int64_t met[kRowsAtOnce];
+        for (int64_t i = 0; i < count; ++i) {
+          met[i] = depthwise_taps(rows, y + i, at.q0 + phase, list[i]);
+        }
+        for (int64_t v = 0; v < at.vectors; ++v) {
+          T* const row = v < in_place ? to + v * kLanes : lines + v * cut.lines;
+          const int64_t cell = v < in_place ? s.spatial[2] : kLanes;
+          const int64_t next_row = v < in_place ? s.spatial[1] : columns * kLanes;
+          const int64_t g = at.g + v * kLanes;
+          V bias = V::zero();
+          if (p.bias != nullptr) bias = V::load(p.bias + g, V::Mask::range(0, at.lanes(v)));
+          for (int64_t i = 0; i < count; ++i) {
+            depthwise_cells<T>(list[i], met[i], workspace + v * cut.vector, step,
+                               p.packed + g * taps, bias, c.relu,
+                               divide_up(columns - phase, phases),
+                               row + i * next_row + phase * cell, phases * cell);
+          }
+        }
+      }
+      const bool one = s.spatial[1] == columns * s.spatial[2];  // the rows follow one another
+      for (int64_t v = in_place; v < at.vectors; ++v) {
+        for (int64_t i = 0; i < (one ? 1 : count); ++i) {
+          scatter_lanes(lines + v * cut.lines + i * columns * kLanes, kLanes,
+                        one ? count * columns : columns, to + v * kLanes * s.g + i * s.spatial[1],
+                        s.g, at.lanes(v), s.spatial[2]);
+        }
+      }
+    }
+  }
+}
+
+// sums[tap] += the sum over a row of gradients * cells, for `Taps` taps of one vector of groups.
+template <typename T, int Taps>
+void add_products(const T* gradients, int64_t gradient_step, int64_t count, const T* const* cells,
+                  int64_t step, T* sums) {
+  using V = Vec<T>;
+  constexpr int kLanes = V::kLanes;
+  V sum[Taps];
+  const T* from[Taps];
+#pragma GCC unroll 16
+  for (int t = 0; t < Taps; ++t) {
+    sum[t] = V::zero();
+    from[t] = cells[t];
+  }
+  for (int64_t j = 0, at = 0; j < count; ++j, at += step, gradients += gradient_step) {
+    const V gradient = V::load(gradients);
+#pragma GCC unroll 16
+    for (int t = 0; t < Taps; ++t) sum[t] = sum[t].fused_add(gradient, V::load(from[t] + at));
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < Taps; ++t) {
+    sum[t].lanes += V::load(sums + t * kLanes).lanes;
+    sum[t].store(sums + t * kLanes);
+  }
+}
+
+template <typename T>
+void add_products(int64_t taps, const T* gradients, int64_t gradient_step, int64_t count,
+                  const T* const* cells, int64_t step, T* sums) {
+  using Function = void (*)(const T*, int64_t, int64_t, const T* const*, int64_t, T*);
+  static constexpr Function kByTaps[kTapsAtOnce] = {
+      add_products<T, 1>, add_products<T, 2>, add_products<T, 3>,
+      add_products<T, 4>, add_products<T, 5>, add_products<T, 6>,
+      add_products<T, 7>, add_products<T, 8>, add_products<T, 9>};
+  kByTaps[taps - 1](gradients, gradient_step, count, cells, step, sums);
+}
+
+// Tasks first <= i < last: a block of groups, and 1 / splits of its maps.
+template <typename T>
+void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, const Depthwise& cut,
+                               int64_t first, int64_t last, T* workspace) {
+  constexpr int64_t kLanes = Vec<T>::kLanes;
+  const Convolution& c = p.shape;
+  const DepthwisePass pass{c, false};
+  const FeatureMapStrides& s = c.output;
+  const int64_t taps = c.taps(), step = c.stride[2] * kLanes, chunks = divide_up(taps, kTapsAtOnce);
+  T* const lines = workspace + cut.vectors * cut.vector + cut.slack;
+  T* const sums = lines + cut.vectors * cut.lines;
+  DepthwiseTap list[kRowsAtOnce][kDirectTaps];
+  for (int64_t task = first; task < last; ++task) {
+    const int64_t block = task / cut.splits, split = task % cut.splits, maps = cut.maps(c);
+    for (int64_t i = 0; i < cut.vectors * taps * kLanes; ++i) sums[i] = T(0);
+    for (int64_t map = split * maps / cut.splits; map < (split + 1) * maps / cut.splits; ++map) {
+      const DepthwiseBlock at(pass, cut, kLanes, block, map);
+      DepthwiseRows<T> rows(pass, cut, at, p.input, workspace);
+      const int64_t in_place = s.g == 1 ? at.full : 0, columns = at.q1 - at.q0;
+      for (int64_t y = at.p0; y < at.p1; y += cut.at_once) {
+        const int64_t count = at.p1 - y < cut.at_once ? at.p1 - y : cut.at_once;
+        rows.go_to(y, y + count);
+        for (int64_t i = 0; i < count; ++i) depthwise_taps(rows, y + i, at.q0, list[i]);
+        const T* from = p.grad_output + at.n * s.n + at.g * s.g + at.depth * s.spatial[0] +
+                        y * s.spatial[1] + at.q0 * s.spatial[2];
+        const bool one = s.spatial[1] == columns * s.spatial[2];  // the rows follow one another
+        for (int64_t v = 0; v < at.vectors; ++v) {
+          T* const line = lines + v * cut.lines;
+          const T* gradients = v < in_place ? from + v * kLanes : line;
+          const int64_t cell = v < in_place ? s.spatial[2] : kLanes;
+          const int64_t next_row = v < in_place ? s.spatial[1] : columns * kLanes;
+          for (int64_t i = 0; v >= in_place && i < (one ? 1 : count); ++i) {
+            gather_lanes(from + v * kLanes * s.g + i * s.spatial[1], s.g, at.lanes(v), s.spatial[2],
+                         one ? count * columns : columns, line + i * columns * kLanes, kLanes);
+          }
+          for (int64_t i = 0; i < count; ++i) {
+            for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+              const int64_t t0 = chunk * taps / chunks, t1 = (chunk + 1) * taps / chunks;
+              const T* cells[kTapsAtOnce];
+              for (int64_t t = t0; t < t1; ++t) {
+                cells[t - t0] = workspace + v * cut.vector + list[i][t].cells;
+              }
+              add_products<T>(t1 - t0, gradients + i * next_row, cell, columns, cells, step,
+                              sums + (v * taps + t0) * kLanes);
+            }
+          }
+        }
+      }
+    }
+    const int64_t g0 = block * cut.vectors * kLanes;
+    for (int64_t g = g0; g < c.G && g < g0 + cut.vectors * kLanes; ++g) {
+      const T* sum = sums + (g - g0) / kLanes * taps * kLanes + (g - g0) % kLanes;
+      Tap tap(c, 0);
+      for (int64_t t = 0; t < taps; ++t, tap.next(c)) {
+        T* to = p.grad_weight + split * p.split_stride + g * c.weight.g;
+        for (int axis = 0; axis < kSpatial; ++axis) to += tap.at[axis] * c.weight.spatial[axis];
+        *to = sum[t * kLanes];
+      }
     }
   }
 }

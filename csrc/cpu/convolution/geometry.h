@@ -125,6 +125,28 @@ struct BandGradient {
   int64_t tasks(int64_t groups) const { return groups * chunks * splits; }
 };
 
+// How depthwise convolution is cut (depthwise.h): a task has some vectors of groups of some rows
+// and columns of a map. Sizes are in elements.
+struct Depthwise {
+  bool gradient;  // of the input, or else the forward pass
+  int64_t rows, row_blocks, columns, column_blocks;
+  int64_t vectors;  // of groups, per block of them
+  int64_t blocks;
+  int64_t at_once;        // rows of the result
+  int64_t ring;           // rows of the source that are kept, of each plane
+  int64_t pitch;          // cells of such a row
+  int64_t plane, vector;  // of the rows kept, for each tap along the depth and for all
+  int64_t slack;          // that may be read behind them
+  int64_t lines;          // of a vector's rows of the result, or of the gradients
+  int64_t weights;        // the filters, packed
+  int64_t splits;         // of a weight gradient
+
+  int64_t maps(const Convolution& c) const {
+    return c.N * (gradient ? c.in[0] : c.out[0]) * row_blocks * column_blocks;
+  }
+  int64_t tasks(const Convolution& c) const { return blocks * maps(c); }
+};
+
 // One spatial axis of the plane that Winograd tiles: the images of a batch side by side, with a gap
 // of padding between them, so that a tile may reach from one image into the next.
 struct TileAxis {
