@@ -6,6 +6,8 @@
 // a: row-major, `lda` elements from row to row, or, where `Transposed`, column-major, `lda`
 // elements from step to step; b: packed, kCols elements from step to step, 64-byte aligned; tile:
 // packed, kCols elements from row to row, 64-byte aligned. 1 <= rows <= kRows.
+//
+// The tile may be the result itself: see `Finish`.
 
 template <typename T>
 struct Tile {
@@ -14,8 +16,18 @@ struct Tile {
   static constexpr int kCols = 2 * Vec<T>::kLanes;
 };
 
+// What becomes of a product besides. Without any of it a tile is overwritten.
+template <typename T>
+struct Finish {
+  int64_t row = Tile<T>::kCols;  // elements from row to row of the tile
+  const T* bias = nullptr;       // kCols elements, added to every row
+  bool accumulate = false;       // added to the tile
+  bool relu = false;             // and max(tile, 0)
+};
+
 template <typename T, int Rows, bool Transposed>
-void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool accumulate) {
+void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, T* tile,
+                   const Finish<T>& finish) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
   V sum[Rows][2];
@@ -35,17 +47,33 @@ void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool
       sum[i][1] = sum[i][1].fused_add(ai, b1);
     }
   }
-  if (accumulate) {  // at the end: a long sum in blocks is more accurate than one chain
+  // At the end: a long sum in blocks is more accurate than one chain.
+  if (finish.accumulate) {
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
-      sum[i][0].lanes += V::load(tile + 2 * i * kLanes).lanes;
-      sum[i][1].lanes += V::load(tile + (2 * i + 1) * kLanes).lanes;
+      sum[i][0].lanes += V::load(tile + i * finish.row).lanes;
+      sum[i][1].lanes += V::load(tile + i * finish.row + kLanes).lanes;
+    }
+  }
+  if (finish.bias != nullptr) {
+    const V b0 = V::load(finish.bias), b1 = V::load(finish.bias + kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+      sum[i][0].lanes += b0.lanes;
+      sum[i][1].lanes += b1.lanes;
+    }
+  }
+  if (finish.relu) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+      sum[i][0] = sum[i][0].rectified();
+      sum[i][1] = sum[i][1].rectified();
     }
   }
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
-    sum[i][0].store(tile + 2 * i * kLanes);
-    sum[i][1].store(tile + (2 * i + 1) * kLanes);
+    sum[i][0].store(tile + i * finish.row);
+    sum[i][1].store(tile + i * finish.row + kLanes);
   }
 }
 
@@ -59,8 +87,9 @@ inline void rectify(int rows, T* tile) {
 }
 
 template <typename T, bool Transposed = false>
-void multiply(int rows, int64_t k, const T* a, int64_t lda, const T* b, T* tile, bool accumulate) {
-  using Function = void (*)(int64_t, const T*, int64_t, const T*, T*, bool);
+void multiply(int64_t rows, int64_t k, const T* a, int64_t lda, const T* b, T* tile,
+              const Finish<T>& finish) {
+  using Function = void (*)(int64_t, const T*, int64_t, const T*, T*, const Finish<T>&);
 #if CNN_EXT_VECTOR_REGISTERS == 32
   static constexpr Function kByRows[] = {
       multiply_rows<T, 1, Transposed>,  multiply_rows<T, 2, Transposed>,
@@ -76,7 +105,7 @@ void multiply(int rows, int64_t k, const T* a, int64_t lda, const T* b, T* tile,
       multiply_rows<T, 3, Transposed>, multiply_rows<T, 4, Transposed>,
       multiply_rows<T, 5, Transposed>, multiply_rows<T, 6, Transposed>};
 #endif
-  kByRows[rows - 1](k, a, lda, b, tile, accumulate);
+  kByRows[rows - 1](k, a, lda, b, tile, finish);
 }
 
 // The same with the rows of `a` wherever they are: a[i][offsets[step]].

@@ -44,7 +44,10 @@ struct Convolution {
 // How the product is cut for the micro-kernel; filled by `plan_*` of the kernels in use.
 struct Blocking {
   bool pixels_on_rows;  // whether pixels are rows and filters columns of a tile, or the reverse
-  int64_t reduction;    // reduction(), and one more for the bias: a weight on a constant 1
+  bool in_place;        // whether pixels are read where they lie, not packed
+  int64_t pixel_step;   // elements between any two pixels of the output, or 0 if they lie unevenly
+  bool bias_entry;      // whether the bias is one more step of the sum: a weight on a constant 1
+  int64_t reduction;    // reduction(), and that step
   int64_t block;        // steps of the reduction between two visits to the accumulators
   int64_t blocks;
   int64_t panel;         // filters per packed panel

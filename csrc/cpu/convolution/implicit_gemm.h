@@ -10,6 +10,28 @@ constexpr int64_t kReductionBlock =
 constexpr int64_t kPixelBlock = 128;  // pixels per task: the packed block stays in L2
 constexpr int64_t kAccumulators = 128 * 1024;  // elements that a weight-gradient task may hold
 
+// Whether the pixels are one row of the input, read without padding.
+inline bool in_one_row(const Convolution& shape) {
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    if (shape.filter[axis] != 1 || shape.padding[axis] != 0) return false;
+    if ((shape.out[axis] - 1) * shape.stride[axis] >= shape.in[axis]) return false;
+  }
+  return shape.pixels() == shape.out[2];
+}
+
+inline int64_t step_of_pixels(const Convolution& shape) {
+  int64_t step = 0, next = 0;
+  for (int axis = kSpatial - 1; axis >= -1; --axis) {
+    const int64_t count = axis < 0 ? shape.N : shape.out[axis];
+    const int64_t here = axis < 0 ? shape.output.n : shape.output.spatial[axis];
+    if (count == 1) continue;
+    if (step == 0) step = here;
+    if (next != 0 && here != next) return 0;
+    next = here * count;
+  }
+  return step == 0 ? 1 : step;
+}
+
 // Cuts a convolution for `threads` threads.
 template <typename T>
 Blocking plan_forward(const Convolution& shape, bool bias, int64_t threads) {
@@ -17,7 +39,11 @@ Blocking plan_forward(const Convolution& shape, bool bias, int64_t threads) {
   Blocking cut{};
   // The columns of a tile are what the output is contiguous in: pixels of a row, or else filters.
   cut.pixels_on_rows = shape.output.c == 1 && (shape.out[2] == 1 || shape.output.spatial[2] != 1);
-  cut.reduction = shape.reduction() + (bias ? 1 : 0);
+  cut.in_place = cut.pixels_on_rows && shape.input.c == 1 && in_one_row(shape);
+  cut.pixel_step = step_of_pixels(shape);
+  // If filters are columns, the bias is added to a finished tile.
+  cut.bias_entry = bias && !cut.pixels_on_rows;
+  cut.reduction = shape.reduction() + (cut.bias_entry ? 1 : 0);
   cut.blocks = divide_up(cut.reduction, kReductionBlock);
   if (cut.blocks < 1) cut.blocks = 1;
   cut.block = round_up(divide_up(cut.reduction, cut.blocks), 8);
@@ -34,7 +60,7 @@ Blocking plan_forward(const Convolution& shape, bool bias, int64_t threads) {
 
 template <typename T>
 int64_t packed_size(const Convolution& shape, const Blocking& cut) {
-  return shape.G * cut.blocks * cut.panels * cut.panel * cut.block;
+  return shape.G * cut.panels * cut.panel * (cut.blocks * cut.block + 1);
 }
 
 // Elements of workspace that one thread needs for `convolve`.
@@ -44,7 +70,7 @@ int64_t forward_workspace(const Blocking& cut) {
   const int64_t pixel_side = cut.pixels_on_rows ? Tile<T>::kRows : Tile<T>::kCols;
   const int64_t panels = divide_up(cut.panels, cut.filter_tasks);
   const int64_t tiles = cut.blocks == 1 ? 1 : panels * (cut.pixel_block / pixel_side);
-  return round_up(cut.pixel_block * cut.block, 16) + tiles * kTile;
+  return (cut.in_place ? 0 : round_up(cut.pixel_block * cut.block, 16)) + tiles * kTile;
 }
 
 // Packs panels first <= i < last, counted over all groups.
@@ -55,14 +81,19 @@ void pack_all_filters(const ConvolutionForward<T>& p, int64_t first, int64_t las
   }
 }
 
+inline int64_t pixel_offset(const FeatureMapStrides& s, const Run& run) {
+  int64_t offset = run.n * s.n;
+  for (int axis = 0; axis < kSpatial; ++axis) offset += run.out[axis] * s.spatial[axis];
+  return offset;
+}
+
 // A finished tile whose rows are filters, to the output. runs: those of the tile's pixels.
 template <typename T>
 void store_filters_on_rows(const ConvolutionForward<T>& p, T* output, int64_t k, int64_t rows,
                            const Run* runs, int64_t count, int64_t column, const T* tile) {
   const FeatureMapStrides& to = p.shape.output;
   for (const Run* run = runs; run < runs + count; ++run) {
-    T* pixel = output + run->n * to.n + k * to.c;
-    for (int axis = 0; axis < kSpatial; ++axis) pixel += run->out[axis] * to.spatial[axis];
+    T* pixel = output + pixel_offset(to, *run) + k * to.c;
     const T* from = tile + run->column - column;
     if (to.spatial[2] == 1) {
       copy_rows(from, Tile<T>::kCols, 1, 0, run->length, run->length, rows, pixel, to.c);
@@ -80,8 +111,7 @@ void store_pixels_on_rows(const ConvolutionForward<T>& p, T* output, int64_t k, 
                           const Run* runs, int64_t count, const T* tile) {
   const FeatureMapStrides& to = p.shape.output;
   for (const Run* run = runs; run < runs + count; ++run) {
-    T* pixel = output + run->n * to.n + k * to.c;
-    for (int axis = 0; axis < kSpatial; ++axis) pixel += run->out[axis] * to.spatial[axis];
+    T* pixel = output + pixel_offset(to, *run) + k * to.c;
     if (to.c == 1) {
       copy_rows(tile, Tile<T>::kCols, 1, 0, cols, cols, run->length, pixel, to.spatial[2]);
       tile += run->length * Tile<T>::kCols;
@@ -99,9 +129,10 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   const Convolution& shape = p.shape;
   const Blocking& cut = p.blocking;
+  const FeatureMapStrides& to = shape.output;
   const int64_t pixel_side = cut.pixels_on_rows ? kRows : kCols;
   T* const patches = workspace;
-  T* const tiles = workspace + round_up(cut.pixel_block * cut.block, 16);
+  T* const tiles = workspace + (cut.in_place ? 0 : round_up(cut.pixel_block * cut.block, 16));
   Run runs[kPixelBlock + 2 * kCols];
   Run* panel_runs[kPixelBlock + 2 * kCols + 1];  // the first run of each stretch of pixel_side
 
@@ -133,38 +164,51 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
     for (int64_t block = 0; block < cut.blocks; ++block) {
       const int64_t r0 = block * cut.block;
       const int64_t r1 = r0 + cut.block < cut.reduction ? r0 + cut.block : cut.reduction;
-      if (cut.pixels_on_rows) {
+      if (cut.pixels_on_rows && !cut.in_place) {
         pack_pixels(shape, input, runs, count, r0, r1, cut.block, patches);
-      } else {
+      } else if (!cut.pixels_on_rows) {
         pack_entries(shape, input, runs, count, r0, r1, kCols, cut.block, patches);
       }
+      const int64_t lda = cut.in_place ? shape.stride[2] * shape.input.spatial[2] : cut.block;
+      const T* const rows = cut.in_place ? input + q0 * lda + r0 : patches;
+      const bool done = block == cut.blocks - 1;
       for (int64_t panel = panel0; panel < panel1; ++panel) {
         const T* filters =
             p.packed + ((g * cut.blocks + block) * cut.panels + panel) * cut.panel * cut.block;
         const int64_t k = panel * cut.panel;
         const int64_t filters_here = shape.K - k < cut.panel ? shape.K - k : cut.panel;
+        Finish<T> finish;
+        finish.accumulate = block > 0;
+        finish.relu = done && shape.relu;
+        if (done && p.bias != nullptr && !cut.bias_entry) finish.bias = bias_panel(p, g, panel);
         for (int64_t i = 0; i < pixel_panels; ++i) {
           const int64_t index = cut.blocks == 1 ? 0 : (panel - panel0) * pixel_panels + i;
-          T* tile = tiles + index * kRows * kCols;
-          const T* pixels = patches + i * pixel_side * cut.block;
           const int64_t pixels_here =
               q1 - q0 - i * pixel_side < pixel_side ? q1 - q0 - i * pixel_side : pixel_side;
-          const int64_t run_count = panel_runs[i + 1] - panel_runs[i];
-          const bool done = block == cut.blocks - 1;
+          const Run* run = panel_runs[i];
+          const int64_t run_count = panel_runs[i + 1] - run;
+          // Whole tiles go to the output at once.
+          T* tile = tiles + index * kRows * kCols;
+          finish.row = kCols;
+          bool in_output = false;
           if (cut.pixels_on_rows) {
-            multiply<T>(static_cast<int>(pixels_here), r1 - r0, pixels, cut.block, filters, tile,
-                        block > 0);
-            if (done) {
-              if (shape.relu) rectify(static_cast<int>(pixels_here), tile);
-              store_pixels_on_rows(p, output, k, filters_here, panel_runs[i], run_count, tile);
+            in_output = filters_here == kCols && (cut.pixel_step != 0 || run_count == 1);
+            if (in_output) finish.row = run_count == 1 ? to.spatial[2] : cut.pixel_step;
+          } else {
+            in_output = pixels_here == kCols && run_count == 1 && to.spatial[2] == 1;
+            if (in_output) finish.row = to.c;
+          }
+          if (in_output) tile = output + pixel_offset(to, *run) + k * to.c;
+          if (cut.pixels_on_rows) {
+            multiply<T>(pixels_here, r1 - r0, rows + i * kRows * lda, lda, filters, tile, finish);
+            if (done && !in_output) {
+              store_pixels_on_rows(p, output, k, filters_here, run, run_count, tile);
             }
           } else {
-            multiply<T>(static_cast<int>(filters_here), r1 - r0, filters, cut.block, pixels, tile,
-                        block > 0);
-            if (done) {
-              if (shape.relu) rectify(static_cast<int>(filters_here), tile);
-              store_filters_on_rows(p, output, k, filters_here, panel_runs[i], run_count,
-                                    i * pixel_side, tile);
+            multiply<T>(filters_here, r1 - r0, filters, cut.block, patches + i * kCols * cut.block,
+                        tile, finish);
+            if (done && !in_output) {
+              store_filters_on_rows(p, output, k, filters_here, run, run_count, i * kCols, tile);
             }
           }
         }
@@ -203,6 +247,16 @@ int64_t weight_gradient_workspace(const Convolution& shape, const GradientBlocki
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   const int64_t filters = round_up(shape.K, cut.filters_on_rows ? kRows : kCols);
   return cut.pixel_block * (filters + cut.chunk) + filters * cut.chunk;
+}
+
+// to[i * to_row + j * to_column] = from[i * from_row + j]
+template <typename T>
+inline void store_matrix(const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to,
+                         int64_t to_row, int64_t to_column) {
+  if (to_column == 1) return copy_rows(from, from_row, 1, 0, columns, columns, rows, to, to_row);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) to[i * to_row + j * to_column] = from[i * from_row + j];
+  }
 }
 
 // Tasks first <= i < last. workspace: weight_gradient_workspace elements, 64-byte aligned.
@@ -261,6 +315,9 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
       const int64_t row0 = cut.filters_on_rows ? 0 : r0;
       const int64_t col0 = cut.filters_on_rows ? r0 : 0;
 
+      Finish<T> finish;
+      finish.accumulate = q0 > begin;
+
       // row_side[row][pixel], col_side[panel of columns][pixel][column]
       pack_entries(on_rows, row_source, runs, count, row0, row0 + rows, cut.pixel_block, 0,
                    row_side);
@@ -272,34 +329,36 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
       for (int64_t j = 0; j < col_tiles; ++j) {
         for (int64_t i = 0; i < row_tiles; ++i) {
           const int64_t here = rows - i * kRows < kRows ? rows - i * kRows : kRows;
-          multiply<T>(static_cast<int>(here), q1 - q0, row_side + i * kRows * cut.pixel_block,
-                      cut.pixel_block, col_side + j * kCols * cut.pixel_block,
-                      tiles + (j * row_tiles + i) * kRows * kCols, q0 > begin);
+          multiply<T>(here, q1 - q0, row_side + i * kRows * cut.pixel_block, cut.pixel_block,
+                      col_side + j * kCols * cut.pixel_block,
+                      tiles + (j * row_tiles + i) * kRows * kCols, finish);
         }
       }
     }
 
+    // Tiles side by side are matrices of kCols columns: from[row][column], panel by panel.
     T* const result = p.grad_weight + split * p.split_stride + g * shape.weight.g;
-    const int64_t entry_step =
-        cut.filters_on_rows ? 1 : kCols;  // from entry to entry of a tile ...
-    const int64_t filter_step = cut.filters_on_rows ? kCols : 1;  // ... and from filter to filter
-    const int64_t entry_side = cut.filters_on_rows ? kCols : kRows;
-    const int64_t filter_side = cut.filters_on_rows ? kRows : kCols;
-    const int64_t entry_tile = kRows * kCols * (cut.filters_on_rows ? row_tiles : 1);
-    const int64_t filter_tile = kRows * kCols * (cut.filters_on_rows ? 1 : row_tiles);
-    Tap tap(shape, r0 / shape.C);
-    int64_t c = r0 % shape.C;
-    for (int64_t r = 0; r < r1 - r0; ++r) {
-      T* to = result + c * shape.weight.c;
-      for (int axis = 0; axis < kSpatial; ++axis) to += tap.at[axis] * shape.weight.spatial[axis];
-      const T* tile = tiles + r / entry_side * entry_tile + r % entry_side * entry_step;
-      for (int64_t k = 0; k < shape.K; k += filter_side, tile += filter_tile) {
-        const int64_t here = shape.K - k < filter_side ? shape.K - k : filter_side;
-        for (int64_t i = 0; i < here; ++i) to[(k + i) * shape.weight.k] = tile[i * filter_step];
-      }
-      if (++c == shape.C) {
-        c = 0;
-        tap.next(shape);
+    const FilterStrides& s = shape.weight;
+    for (int64_t j = 0; j < col_tiles; ++j) {
+      const T* const from = tiles + j * row_tiles * kRows * kCols;
+      const int64_t columns = cols - j * kCols < kCols ? cols - j * kCols : kCols;
+      const int64_t e0 = r0 + (cut.filters_on_rows ? j * kCols : 0);
+      const int64_t e1 = cut.filters_on_rows ? e0 + columns : r1;
+      int64_t index = e0 / shape.C;
+      for (Tap tap(shape, index); index * shape.C < e1; ++index, tap.next(shape)) {
+        const TapRange range = tap_range(shape, index, e0, e1);  // of entries of one tap
+        const int64_t entries = range.c1 - range.c0;
+        T* to = result + range.c0 * s.c;
+        for (int axis = 0; axis < kSpatial; ++axis) to += tap.at[axis] * s.spatial[axis];
+        if (cut.filters_on_rows) {
+          store_matrix(from + range.r0, kCols, shape.K, entries, to, s.k, s.c);
+          continue;
+        }
+        for (int64_t i = 0; i < columns; i += Vec<T>::kLanes) {
+          const int64_t lanes = columns - i < Vec<T>::kLanes ? columns - i : Vec<T>::kLanes;
+          scatter_lanes(from + range.r0 * kCols + i, kCols, entries, to + (j * kCols + i) * s.k,
+                        s.k, lanes, s.c);
+        }
       }
     }
   }

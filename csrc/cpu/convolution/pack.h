@@ -193,12 +193,25 @@ void pack_pixels(const Convolution& shape, const T* input, const Run* runs, int6
   }
 }
 
+// The bias of a panel, packed behind the filters.
+template <typename T>
+T* bias_panel(const ConvolutionForward<T>& p, int64_t g, int64_t panel) {
+  const Blocking& cut = p.blocking;
+  const int64_t panels = p.shape.G * cut.panels;
+  return p.packed + (panels * cut.blocks * cut.block + g * cut.panels + panel) * cut.panel;
+}
+
 // Filters first <= k < last of one group, panel by panel and block by block, in the order of the
 // patch entries; the bias, if there is one, is the last entry. What a panel lacks is zero.
 template <typename T>
 void pack_filters(const ConvolutionForward<T>& p, int64_t g, int64_t panel) {
   const Convolution& shape = p.shape;
   const Blocking& cut = p.blocking;
+  if (p.bias != nullptr) {
+    for (int64_t i = 0, k = panel * cut.panel; i < cut.panel; ++i, ++k) {
+      bias_panel(p, g, panel)[i] = k < shape.K ? p.bias[g * shape.K + k] : T(0);
+    }
+  }
   const int64_t entry_stride = cut.pixels_on_rows ? cut.panel : 1;
   const int64_t filter_stride = cut.pixels_on_rows ? 1 : cut.block;
   for (int64_t block = 0; block < cut.blocks; ++block) {

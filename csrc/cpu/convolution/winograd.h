@@ -464,13 +464,14 @@ void winograd_panels(const WinogradForward<T>& p, int64_t g, int64_t block, int6
       if (p.filters == nullptr) {
         transform_filters(p, g, panel, c, c + channels, own_filters, filter_cell);
       }
+      Finish<T> finish;
+      finish.accumulate = c > 0;
       for (int64_t cell = 0; cell < kTileCells; ++cell) {
         for (int64_t part = 0; part < parts; ++part) {
           const int64_t t = part * count / parts, rows = (part + 1) * count / parts - t;
-          multiply<T>(static_cast<int>(rows), channels,
-                      tiles + cell * plan.channel_cell + t * plan.channel_row + c, plan.channel_row,
-                      filters + cell * filter_cell, sums + cell * plan.panel_cell + t * kCols,
-                      c > 0);
+          multiply<T>(rows, channels, tiles + cell * plan.channel_cell + t * plan.channel_row + c,
+                      plan.channel_row, filters + cell * filter_cell,
+                      sums + cell * plan.panel_cell + t * kCols, finish);
         }
       }
       if (p.filters != nullptr) filters += kTileCells * filter_cell;
@@ -509,10 +510,11 @@ void winograd_gradient_panel(const WinogradWeightGradient<T>& p, int64_t g, int6
       T* to = sums + cell * plan.sums_cell + c * kCols;
       for (int64_t t = 0; t < count; t += kTileBlock) {
         const int64_t here = count - t < kTileBlock ? count - t : kTileBlock;
-        multiply<T, true>(static_cast<int>(rows), here,
-                          tiles + cell * plan.channel_cell + t * plan.channel_row + c,
+        Finish<T> finish;
+        finish.accumulate = accumulate || t > 0;
+        multiply<T, true>(rows, here, tiles + cell * plan.channel_cell + t * plan.channel_row + c,
                           plan.channel_row, gradients + cell * plan.panel_cell + t * kCols, to,
-                          accumulate || t > 0);
+                          finish);
       }
     }
   }
