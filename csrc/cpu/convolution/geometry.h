@@ -71,15 +71,18 @@ struct ConvolutionForward {
 };
 
 // How the weight gradient is cut: each task sums over 1 / splits of the pixels and holds the
-// accumulators of 1 / chunks of the reduction.
+// accumulators of a chunk of the filters and a chunk of the reduction.
 struct GradientBlocking {
   bool filters_on_rows;  // whether filters are rows and patch entries columns of a tile
+  bool rows_by_pixel;    // whether the rows of a tile are packed pixel by pixel
   int64_t pixel_block;
   int64_t chunk;  // patch entries per task, a multiple of the tile
   int64_t chunks;
+  int64_t filter_chunk;  // filters per task, likewise
+  int64_t filter_chunks;
   int64_t splits;
 
-  int64_t tasks(int64_t groups) const { return groups * chunks * splits; }
+  int64_t tasks(int64_t groups) const { return groups * filter_chunks * chunks * splits; }
 };
 
 template <typename T>

@@ -9,6 +9,7 @@ constexpr int64_t kReductionBlock =
     256;                              // entries per block: a packed panel of patches stays in L1
 constexpr int64_t kPixelBlock = 128;  // pixels per task: the packed block stays in L2
 constexpr int64_t kAccumulators = 128 * 1024;  // elements that a weight-gradient task may hold
+constexpr int64_t kChunk = 360;                // about the root of that
 
 // Whether the pixels are one row of the input, read without padding.
 inline bool in_one_row(const Convolution& shape) {
@@ -225,15 +226,21 @@ GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads)
   // The columns of a tile are read from packed memory that is contiguous in them, so they are what
   // the input is contiguous in: its channels, or else the filters. Few filters would waste a tile.
   cut.filters_on_rows = (shape.input.c == 1 && shape.C > 1) || shape.K <= kCols / 2;
+  cut.rows_by_pixel = cut.filters_on_rows && shape.output.c == 1 && shape.K > 1;
   cut.pixel_block = kPixelBlock;
   const int64_t side = cut.filters_on_rows ? kCols : kRows;
-  const int64_t filters = round_up(shape.K, cut.filters_on_rows ? kRows : kCols);
-  const int64_t most = kAccumulators / filters < side ? side : kAccumulators / filters;
+  const int64_t filter_side = cut.filters_on_rows ? kRows : kCols;
+  // Chunks as square as can be: each packs its filters' gradients and its patches anew.
+  const int64_t filters = kAccumulators / shape.reduction();
+  cut.filter_chunks = divide_up(shape.K, filters < kChunk ? kChunk : filters);
+  cut.filter_chunk = round_up(divide_up(shape.K, cut.filter_chunks), filter_side);
+  cut.filter_chunks = divide_up(shape.K, cut.filter_chunk);
+  const int64_t entries = kAccumulators / cut.filter_chunk;
+  cut.chunks = divide_up(shape.reduction(), entries < side ? side : entries);
   const int64_t pixel_blocks = divide_up(shape.pixels(), cut.pixel_block);
-  cut.chunks = divide_up(shape.reduction(), most);
-  cut.splits = divide_up(threads, shape.G * cut.chunks);
+  cut.splits = divide_up(threads, shape.G * cut.filter_chunks * cut.chunks);
   if (cut.splits > pixel_blocks) cut.splits = pixel_blocks;
-  const int64_t tasks = shape.G * cut.chunks * cut.splits;
+  const int64_t tasks = cut.tasks(shape.G);
   // As many tasks to each thread; where pixels are few, by sharing out the reduction.
   cut.chunks = divide_up(cut.chunks * round_up(tasks, threads), tasks);
   cut.chunk = round_up(divide_up(shape.reduction(), cut.chunks), side);
@@ -243,10 +250,27 @@ GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads)
 
 // Elements of workspace that one thread needs for `weight_gradient`.
 template <typename T>
-int64_t weight_gradient_workspace(const Convolution& shape, const GradientBlocking& cut) {
-  constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
-  const int64_t filters = round_up(shape.K, cut.filters_on_rows ? kRows : kCols);
-  return cut.pixel_block * (filters + cut.chunk) + filters * cut.chunk;
+int64_t weight_gradient_workspace(const Convolution&, const GradientBlocking& cut) {
+  return cut.pixel_block * (cut.filter_chunk + cut.chunk) + cut.filter_chunk * cut.chunk;
+}
+
+// Channels first <= c < last of every run's pixels, where they are innermost in memory, as
+// to[tile of kRows channels][pixel][channel of the tile], kPixelBlock pixels to a tile.
+template <typename T>
+void pack_rows_by_pixel(const Convolution& shape, const T* input, const Run* runs, int64_t count,
+                        int64_t first, int64_t last, T* to) {
+  constexpr int64_t kRows = Tile<T>::kRows;
+  for (const Run* run = runs; run < runs + count; ++run) {
+    const T* from = input + pixel_offset(shape.input, *run) + first;
+    for (int64_t j = 0; j < run->length; ++j, from += shape.input.spatial[2]) {
+      T* row = to + (run->column + j) * kRows;
+      int64_t c = 0;
+      for (; c + kRows <= last - first; c += kRows, row += kRows * kPixelBlock) {
+        __builtin_memcpy(row, from + c, kRows * sizeof(T));
+      }
+      for (int64_t i = 0; c < last - first; ++i, ++c) row[i] = from[c];
+    }
+  }
 }
 
 // to[i * to_row + j * to_column] = from[i * from_row + j]
@@ -266,9 +290,8 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   const Convolution& shape = p.shape;
   const GradientBlocking& cut = p.blocking;
-  const int64_t filters = round_up(shape.K, cut.filters_on_rows ? kRows : kCols);
-  T* const gradients = workspace;                            // of this block of pixels
-  T* const patches = gradients + cut.pixel_block * filters;  // of this block and chunk
+  T* const gradients = workspace;  // of this block of pixels and chunk
+  T* const patches = gradients + cut.pixel_block * cut.filter_chunk;  // likewise
   T* const tiles = patches + cut.pixel_block * cut.chunk;
 
   // The output gradient is read like the patches of a 1 x 1 convolution over it.
@@ -284,16 +307,18 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
 
   for (int64_t task = first_task; task < last_task; ++task) {
     const int64_t chunk = task % cut.chunks;
-    const int64_t split = task / cut.chunks % cut.splits;
-    const int64_t g = task / cut.chunks / cut.splits;
+    const int64_t filter_chunk = task / cut.chunks % cut.filter_chunks;
+    const int64_t split = task / cut.chunks / cut.filter_chunks % cut.splits;
+    const int64_t g = task / cut.chunks / cut.filter_chunks / cut.splits;
     const T* input = p.input + g * shape.input.g;
     const T* grad_output = p.grad_output + g * shape.output.g;
-    const int64_t r0 = chunk * cut.chunk;
+    const int64_t r0 = chunk * cut.chunk, k0 = filter_chunk * cut.filter_chunk;
     const int64_t r1 = r0 + cut.chunk < shape.reduction() ? r0 + cut.chunk : shape.reduction();
+    const int64_t filters = shape.K - k0 < cut.filter_chunk ? shape.K - k0 : cut.filter_chunk;
 
     // rows x columns of the result, whichever way round
-    const int64_t rows = cut.filters_on_rows ? shape.K : r1 - r0;
-    const int64_t cols = cut.filters_on_rows ? r1 - r0 : shape.K;
+    const int64_t rows = cut.filters_on_rows ? filters : r1 - r0;
+    const int64_t cols = cut.filters_on_rows ? r1 - r0 : filters;
     const int64_t row_tiles = divide_up(rows, kRows), col_tiles = divide_up(cols, kCols);
 
     // Columns that no filter or patch entry fills are multiplied all the same.
@@ -312,15 +337,20 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
       const T* col_source = cut.filters_on_rows ? input : grad_output;
       T* const row_side = cut.filters_on_rows ? gradients : patches;
       T* const col_side = cut.filters_on_rows ? patches : gradients;
-      const int64_t row0 = cut.filters_on_rows ? 0 : r0;
-      const int64_t col0 = cut.filters_on_rows ? r0 : 0;
+      const int64_t row0 = cut.filters_on_rows ? k0 : r0;
+      const int64_t col0 = cut.filters_on_rows ? r0 : k0;
 
       Finish<T> finish;
       finish.accumulate = q0 > begin;
 
-      // row_side[row][pixel], col_side[panel of columns][pixel][column]
-      pack_entries(on_rows, row_source, runs, count, row0, row0 + rows, cut.pixel_block, 0,
-                   row_side);
+      // row_side[row][pixel] or [tile of rows][pixel][row], col_side[panel of
+      // columns][pixel][column]
+      if (cut.rows_by_pixel) {
+        pack_rows_by_pixel(on_rows, row_source, runs, count, row0, row0 + rows, row_side);
+      } else {
+        pack_entries(on_rows, row_source, runs, count, row0, row0 + rows, cut.pixel_block, 0,
+                     row_side);
+      }
       for (int64_t j = 0; j < col_tiles; ++j) {
         const int64_t last = (j + 1) * kCols < cols ? (j + 1) * kCols : cols;
         pack_pixels(on_cols, col_source, runs, count, col0 + j * kCols, col0 + last, kCols,
@@ -329,16 +359,21 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
       for (int64_t j = 0; j < col_tiles; ++j) {
         for (int64_t i = 0; i < row_tiles; ++i) {
           const int64_t here = rows - i * kRows < kRows ? rows - i * kRows : kRows;
-          multiply<T>(here, q1 - q0, row_side + i * kRows * cut.pixel_block, cut.pixel_block,
-                      col_side + j * kCols * cut.pixel_block,
-                      tiles + (j * row_tiles + i) * kRows * kCols, finish);
+          const T* const a = row_side + i * kRows * cut.pixel_block;
+          const T* const b = col_side + j * kCols * cut.pixel_block;
+          T* const tile = tiles + (j * row_tiles + i) * kRows * kCols;
+          if (cut.rows_by_pixel) {
+            multiply<T, true>(here, q1 - q0, a, kRows, b, tile, finish);
+          } else {
+            multiply<T>(here, q1 - q0, a, cut.pixel_block, b, tile, finish);
+          }
         }
       }
     }
 
     // Tiles side by side are matrices of kCols columns: from[row][column], panel by panel.
-    T* const result = p.grad_weight + split * p.split_stride + g * shape.weight.g;
     const FilterStrides& s = shape.weight;
+    T* const result = p.grad_weight + split * p.split_stride + g * s.g + k0 * s.k;
     for (int64_t j = 0; j < col_tiles; ++j) {
       const T* const from = tiles + j * row_tiles * kRows * kCols;
       const int64_t columns = cols - j * kCols < kCols ? cols - j * kCols : kCols;
@@ -351,7 +386,7 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
         T* to = result + range.c0 * s.c;
         for (int axis = 0; axis < kSpatial; ++axis) to += tap.at[axis] * s.spatial[axis];
         if (cut.filters_on_rows) {
-          store_matrix(from + range.r0, kCols, shape.K, entries, to, s.k, s.c);
+          store_matrix(from + range.r0, kCols, filters, entries, to, s.k, s.c);
           continue;
         }
         for (int64_t i = 0; i < columns; i += Vec<T>::kLanes) {

@@ -212,31 +212,35 @@ void pack_filters(const ConvolutionForward<T>& p, int64_t g, int64_t panel) {
       bias_panel(p, g, panel)[i] = k < shape.K ? p.bias[g * shape.K + k] : T(0);
     }
   }
-  const int64_t entry_stride = cut.pixels_on_rows ? cut.panel : 1;
-  const int64_t filter_stride = cut.pixels_on_rows ? 1 : cut.block;
   for (int64_t block = 0; block < cut.blocks; ++block) {
     T* to = p.packed + ((g * cut.blocks + block) * cut.panels + panel) * cut.panel * cut.block;
     for (int64_t i = 0; i < cut.panel * cut.block; ++i) to[i] = T(0);
     const int64_t first = block * cut.block;
     const int64_t last = first + cut.block < cut.reduction ? first + cut.block : cut.reduction;
     const int64_t real_last = last < shape.reduction() ? last : shape.reduction();
-    for (int64_t i = 0; i < cut.panel; ++i) {
-      const int64_t k = panel * cut.panel + i;
-      if (k >= shape.K) break;
-      const T* filter = p.weight + g * shape.weight.g + k * shape.weight.k;
-      T* entries = to + i * filter_stride;
-      int64_t index = first / shape.C;
-      for (Tap tap(shape, index); index * shape.C < real_last; ++index, tap.next(shape)) {
-        const TapRange range = tap_range(shape, index, first, real_last);
-        const T* from = filter;
-        for (int axis = 0; axis < kSpatial; ++axis) {
-          from += tap.at[axis] * shape.weight.spatial[axis];
-        }
-        for (int64_t c = range.c0; c < range.c1; ++c) {
-          entries[(range.r0 + c - range.c0) * entry_stride] = from[c * shape.weight.c];
-        }
+    const int64_t k = panel * cut.panel;
+    const int64_t filters = shape.K - k < cut.panel ? shape.K - k : cut.panel;
+    const FilterStrides& s = shape.weight;
+    int64_t index = first / shape.C;
+    for (Tap tap(shape, index); index * shape.C < real_last; ++index, tap.next(shape)) {
+      const TapRange range = tap_range(shape, index, first, real_last);
+      const T* from = p.weight + g * s.g + k * s.k + range.c0 * s.c;
+      for (int axis = 0; axis < kSpatial; ++axis) from += tap.at[axis] * s.spatial[axis];
+      const int64_t channels = range.c1 - range.c0;
+      if (!cut.pixels_on_rows) {
+        transpose(from, s.k, s.c, filters, channels, to + range.r0, cut.block);
+        continue;
       }
-      if (last > real_last) entries[(real_last - first) * entry_stride] = p.bias[g * shape.K + k];
+      constexpr int64_t kLanes = Vec<T>::kLanes;
+      for (int64_t i = 0; i < filters; i += kLanes) {
+        gather_lanes(from + i * s.k, s.k, filters - i < kLanes ? filters - i : kLanes, s.c,
+                     channels, to + range.r0 * cut.panel + i, cut.panel);
+      }
+    }
+    if (last > real_last) {
+      for (int64_t i = 0; i < filters; ++i) {
+        to[i * cut.block + real_last - first] = p.bias[g * shape.K + k + i];
+      }
     }
   }
 }
