@@ -68,27 +68,36 @@ def convolution_algorithm(
     groups: int = 1,
     *,
     dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    weight_gradient: bool = False,
 ) -> str:
     """The algorithm that ``algorithm="auto"`` means for a convolution on the CPU.
 
-    A function of the shape and the dtype, never of a timing, so that results do not change from run
-    to run:
+    A function of the shape, the dtype and the memory format, never of a timing, so that results do not
+    change from run to run. In this order:
 
     - ``"direct"`` for depthwise convolution with at most 64 filter cells;
     - ``"winograd"`` for float32, filters of 3 x 3 or 5 x 5 cells (where the convolution strides, in
       each phase of the stride, such as 11 x 11 at stride 4) without dilation, at least 16 channels
       (phases counted) and 16 filters to a group, and maps large enough that its tiles save a third of
       the multiplications;
-    - ``"direct"`` for every other filter of 2 to 1024 cells whose windows overlap the row of the output
-      no more than once, where a band of its input fits the cache;
-    - ``"implicit_gemm"`` for the rest: filters of one cell, filters as large as their input, very long
-      rows.
+    - ``"direct"`` for filters of 5 to 1024 cells whose windows overlap, reach over no more than half a
+      row of the output, and need a band of input rows that fits the cache; in channels_last with 16
+      channels or more only at stride 1;
+    - ``"implicit_gemm"`` for the rest.
+
+    The input gradient of a strided convolution follows the rule in each phase of the stride. The weight
+    gradient is ``"direct"``, where it is not Winograd, for fewer than 32 filters, and in channels_last
+    for fewer than 16 channels.
 
     Args:
         input_size: (N, C, H, W), or with one or three spatial axes.
         weight_size: (K, C / groups, R, S), with as many.
         stride, padding, dilation, groups: as :func:`conv2d`.
         dtype: of input and weight. bfloat16 and float16 are computed in float32.
+        memory_format: of the input; only ``torch.channels_last`` and ``torch.channels_last_3d`` make a
+            difference.
+        weight_gradient: whether that is asked for, or else the forward pass.
 
     Returns:
         A name that :func:`conv2d` takes as ``algorithm``.
@@ -111,9 +120,11 @@ def convolution_algorithm(
     stride, dilation = _per_axis(stride, axes), _per_axis(dilation, axes)
     amounts = padding_amounts(padding, input_size[2:], weight_size[2:], stride, dilation)
     single = dtype in (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
+    channels_last = memory_format in (torch.channels_last, torch.channels_last_3d)
     return _C.chosen_algorithm(
-        single, tuple(input_size), tuple(weight_size), stride, amounts, dilation, groups
-    )
+        single, channels_last, weight_gradient, tuple(input_size), tuple(weight_size), stride, amounts,
+        dilation, groups,
+    )  # fmt: skip
 
 
 def conv1d(

@@ -47,7 +47,8 @@ std::vector<std::string> kernel_slots() {
 
 // What "auto" means for a convolution over one to three axes: its name. Sizes are (N, C, ...) and
 // (K, C / groups, ...); padding is before and after each axis, the last axis first.
-std::string chosen_algorithm(bool single, const std::vector<int64_t>& input,
+std::string chosen_algorithm(bool single, bool channels_last, bool weight_gradient,
+                             const std::vector<int64_t>& input,
                              const std::vector<int64_t>& weight, const std::vector<int64_t>& stride,
                              const std::vector<int64_t>& padding,
                              const std::vector<int64_t>& dilation, int64_t groups) {
@@ -71,7 +72,8 @@ std::string chosen_algorithm(bool single, const std::vector<int64_t>& input,
     const int64_t extent = c.dilation[axis] * (c.filter[axis] - 1) + 1;
     c.out[axis] = (c.in[axis] + before + after - extent) / c.stride[axis] + 1;
   }
-  return cpu::name_of(cpu::choose(c, single));
+  c.input.c = channels_last ? 1 : c.in[0] * c.in[1] * c.in[2];
+  return cpu::name_of(cpu::choose(c, single, weight_gradient));
 }
 
 }  // namespace

@@ -666,7 +666,7 @@ void input_gradient(std::optional<Algorithm> named, const cpu::Convolution& shap
 template <typename T>
 void weight_gradient(std::optional<Algorithm> named, const cpu::Convolution& shape,
                      const T* grad_output, const T* input, const Tensor& result) {
-  switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
+  switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>, true))) {
     case Algorithm::direct:
       return direct_weight_gradient(shape, grad_output, input, result);
     case Algorithm::winograd:

@@ -132,22 +132,37 @@ inline bool winograd_saves(const Convolution& c, const Convolution& served) {
   return 3 * kTileCells * plan.tiles() * served.C <= 2 * c.pixels() * c.reduction();
 }
 
-// Whether direct convolution pays: where windows overlap or skip, and no more cells of its band are
-// summed in vain than not. Filters of one cell, and such as cover their input, are plain products.
+constexpr int64_t kFewTaps = 4;  // pack as fast as a band is copied
+
+// Whether direct convolution pays in the forward pass, and in each phase of the input gradient:
+// where so many windows share a cell that patches are worth not packing. Filters of one cell, such
+// as cover their input and such as do not overlap are plain products; a cell that is far from its
+// neighbours makes for a long band; and in channels_last whole pixels are packed at once, where they
+// have channels enough, so that half the windows are too few.
 inline bool direct_pays(const Convolution& c) {
+  const bool apart = c.stride[1] >= c.filter[1] && c.stride[2] >= c.filter[2];
   const int64_t reach = (c.filter[2] - 1) * c.dilation[2] / c.stride[2];
-  return direct_serves(c) && c.taps() > 1 && reach <= c.out[2] && least_band(c) <= kGoodBand;
+  if (!direct_serves(c) || c.taps() <= kFewTaps || apart || 2 * reach > c.out[2]) return false;
+  if (c.stride[1] * c.stride[2] > 1 && c.innermost() && c.C >= kWinogradChannels) return false;
+  return least_band(c) <= kGoodBand;
+}
+
+// The same of a weight gradient, which packs patches for all filters at once.
+inline bool direct_weight_gradient_pays(const Convolution& c) {
+  const bool few = c.K < 32 || (c.innermost() && c.C < kWinogradChannels);
+  return few && c.taps() > 1 && direct_serves(c) && least_band(c) <= kGoodBand;
 }
 
 // `single`: float32. Winograd's errors, some three times those of the direct sum, are within what
 // float32 users accept of a convolution, but nobody asks for float64 to lose a digit.
-inline Algorithm choose(const Convolution& c, bool single) {
+inline Algorithm choose(const Convolution& c, bool single, bool weight_gradient = false) {
   if (depthwise(c)) return Algorithm::direct;
   if (single && winograd_serves(c) && winograd_saves(c, c)) return Algorithm::winograd;
   if (single && winograd_serves_phases(c) && winograd_saves(c, of_phases(c))) {
     return Algorithm::winograd;
   }
-  return direct_pays(c) ? Algorithm::direct : Algorithm::implicit_gemm;
+  const bool direct = weight_gradient ? direct_weight_gradient_pays(c) : direct_pays(c);
+  return direct ? Algorithm::direct : Algorithm::implicit_gemm;
 }
 
 }  // namespace cnn_ext::cpu

@@ -37,6 +37,8 @@ struct Convolution {
 
   int64_t taps() const { return filter[0] * filter[1] * filter[2]; }
   int64_t pixels() const { return N * out[0] * out[1] * out[2]; }
+  // Whether the channels of a pixel lie together: channels_last.
+  bool innermost() const { return input.c == 1 && C > 1; }
   // The length of the sum behind one output cell; r = tap * C + c counts through it.
   int64_t reduction() const { return C * taps(); }
 };
