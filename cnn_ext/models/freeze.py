@@ -1,4 +1,5 @@
-"""A copy of a network for inference: batch norm folded, ReLU fused, filters transformed once.
+"""A copy of a network for inference: batch norm folded, ReLU fused, filters transformed once, max-pooling
+without indices.
 
 Like :mod:`cnn_ext.models.convert`, it changes the classes of modules where they stand. Code, hooks and
 names stay; a batch norm or a ReLU that became part of the layer before it is an ``Identity``.
@@ -26,7 +27,8 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
     """A copy of the model for inference on our layers, in evaluation mode.
 
     Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd: some four
-    times the memory of the weights, which are kept too. Parametrized weights become plain ones.
+    times the memory of the weights, which are kept too. Parametrized weights become plain ones. Max-pooling
+    keeps no indices, which takes torch several times as long in NCHW.
 
     Args:
         model: any module, of torch's layers or of ours; it is not changed.
@@ -73,6 +75,8 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
     for module in tuple(frozen.modules()):
         if type(module) in FROZEN and module._parameters.get("weight") is not None:
             _freeze_layer(module, module in relus or isinstance(module, nn.ConvReLU2d))
+        elif type(module) is torch.nn.MaxPool2d and not module.return_indices:
+            module.__class__ = FrozenMaxPool2d
     whole = type(frozen)
     if not issubclass(whole, _Frozen) and whole.__reduce__ is object.__reduce__:
         frozen.__class__ = _sealed(whole)
@@ -211,6 +215,23 @@ class FrozenLinear(_Frozen, torch.nn.Linear):
                 f"into it, got shape {list(input.shape)}"
             )
         return super().forward(input)
+
+
+class FrozenMaxPool2d(_Frozen, torch.nn.MaxPool2d):
+    """Max-pooling in a frozen model: without indices, unless a gradient asks for them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) or (C, H, W), as torch's."""
+        if input.requires_grad and torch.is_grad_enabled():
+            return super().forward(input)
+        return torch.ops.cnn_ext.max_pool2d(
+            input, _pair(self.kernel_size), _pair(self.stride), _pair(self.padding),
+            _pair(self.dilation), self.ceil_mode,
+        )  # fmt: skip
+
+
+def _pair(value: Ints) -> tuple[int, ...]:
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 FROZEN: dict[type[torch.nn.Module], type[_FrozenConvolution]] = {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -13,6 +14,7 @@
 #include "convolution/choice.h"
 #include "convolution/geometry.h"
 #include "local_response_norm/geometry.h"
+#include "max_pool/geometry.h"
 
 // X(slot, result, arguments), for an element type T
 #define CNN_EXT_KERNEL_SLOTS(X)                                                                  \
@@ -63,6 +65,8 @@
     (const ConvolutionWeightGradient<T>&, const Depthwise&, int64_t first, int64_t last,         \
      T* workspace))                                                                              \
   X(response_norm, void, (const ResponseNorm<T>&, int64_t first, int64_t last, T* workspace))    \
+  X(max_pool_workspace, int64_t, (const MaxPool<T>&))                                            \
+  X(max_pool, void, (const MaxPool<T>&, int64_t first, int64_t last, T* workspace))              \
   X(add_shift, void, (const ColorShift<T, T>&, int64_t first, int64_t last, T* workspace))       \
   X(add_shift_to_bytes, void,                                                                    \
     (const ColorShift<uint8_t, ByteShift>&, int64_t first, int64_t last, uint8_t* workspace))    \

@@ -31,6 +31,11 @@ struct Vec {
   // max(this, 0); NaN and -0 stay, as in torch.relu.
   Vec rectified() const { return {lanes < Lanes{} ? Lanes{} : lanes}; }
 
+  // The greater of both, NaN if either is.
+  Vec maximum(Vec other) const {
+    return {(other.lanes > lanes) | (other.lanes != other.lanes) ? other.lanes : lanes};
+  }
+
   // this + a * b
   Vec fused_add(Vec a, Vec b) const { return {lanes + a.lanes * b.lanes}; }
 };
