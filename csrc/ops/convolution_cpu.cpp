@@ -220,6 +220,7 @@ struct WinogradCut {
 };
 
 constexpr int64_t kOwnBlock = 28;             // tiles
+constexpr int64_t kLeastShared = 56;          // tiles: each block transforms all filters anew
 constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
 constexpr int64_t kPhaseMemory = 1 << 20;     // elements of images by phases, per thread
 constexpr int64_t kWinogradMemory = 1 << 19;  // elements of a shared block, per thread
@@ -233,7 +234,7 @@ WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, int64_t
   const int64_t filters = cpu::kTileCells * shape.C * shape.K;
   if (filters <= kOwnFilters && cut.plan.blocks * shape.G >= threads) return cut;
   const int64_t most = kWinogradMemory * threads / (cpu::kTileCells * (shape.C + 32 * threads));
-  return {plan(std::max<int64_t>(most, own_block)), true};
+  return {plan(std::max(most, kLeastShared)), true};
 }
 
 // f(first, last) over 0 <= i < count on at most `threads` threads.

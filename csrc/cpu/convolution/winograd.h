@@ -84,7 +84,7 @@ Winograd plan_winograd(const Convolution& shape, int64_t most_tiles, int64_t thr
   constexpr int64_t kLanes = Vec<T>::kLanes, kCols = Tile<T>::kCols;
   Winograd plan{};
   lay_tiles(shape, plan);
-  plan.blocks = divide_up(plan.tiles(), most_tiles);
+  plan.blocks = divide_up(plan.tiles(), round_up(most_tiles, Tile<T>::kRows));
   if (plan.blocks >= threads) plan.blocks = round_up(plan.blocks, threads);
   plan.block = divide_up(plan.tiles(), plan.blocks);
   plan.blocks = divide_up(plan.tiles(), plan.block);
