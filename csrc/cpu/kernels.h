@@ -28,7 +28,8 @@
   X(weight_gradient, void,                                                                       \
     (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last, T* workspace))            \
   X(vectors, int64_t, (int64_t channels))                                                        \
-  X(plan_winograd, Winograd, (const Convolution&, int64_t most_tiles, int64_t threads))          \
+  X(plan_winograd, Winograd,                                                                     \
+    (const Convolution&, int64_t most_tiles, int64_t threads, bool weight_gradient))             \
   X(winograd_filters, void, (const WinogradForward<T>&, int64_t first, int64_t last))            \
   X(winograd_input, void,                                                                        \
     (const Convolution&, const Winograd&, const T* input, int64_t block, int64_t first,          \

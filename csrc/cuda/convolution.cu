@@ -9,9 +9,9 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <numeric>
 
 #include "../ops/convolution.h"
+#include "../ops/convolution_shape.h"
 #include "convolution/depthwise.cuh"
 #include "convolution/implicit_gemm.cuh"
 
@@ -20,35 +20,6 @@ namespace {
 
 using cuda::Convolution;
 using cuda::kSpatial;
-
-// The arguments as numbers, with leading axes of size 1 up to three, and strides.
-Convolution describe(const Tensor& input, const Tensor& weight, const Tensor& output,
-                     const Parameters& p) {
-  Convolution c{};
-  c.N = input.size(0);
-  c.G = p.groups.expect_int();
-  c.C = weight.size(1);
-  c.K = weight.size(0) / c.G;
-  c.input = {input.stride(0), c.C * input.stride(1), input.stride(1), {}};
-  c.output = {output.stride(0), c.K * output.stride(1), output.stride(1), {}};
-  c.weight = {c.K * weight.stride(0), weight.stride(0), weight.stride(1), {}};
-  const int missing = kSpatial + 2 - static_cast<int>(input.dim());
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    c.in[axis] = c.out[axis] = c.filter[axis] = c.stride[axis] = c.dilation[axis] = 1;
-    if (axis < missing) continue;
-    const int from = axis - missing;
-    c.in[axis] = input.size(from + 2);
-    c.out[axis] = output.size(from + 2);
-    c.filter[axis] = weight.size(from + 2);
-    c.stride[axis] = p.stride[from].expect_int();
-    c.padding[axis] = p.padding_before[from].expect_int();
-    c.dilation[axis] = p.dilation[from].expect_int();
-    c.input.spatial[axis] = input.stride(from + 2);
-    c.output.spatial[axis] = output.stride(from + 2);
-    c.weight.spatial[axis] = weight.stride(from + 2);
-  }
-  return c;
-}
 
 // Kernels count the cells along an axis, padding included, in 32 bits.
 void check_range(const char* op, const Convolution& c) {
@@ -224,76 +195,13 @@ void forward(bool direct_kernel, const Convolution& c, const T* input, const T* 
   }
 }
 
-// One axis of the input gradient, at the input cells phase, phase + stride, phase + 2 stride, ...:
-// the filter taps that reach them, and the stride-1 convolution over grad_output that they form.
-struct Phase {
-  int64_t cells, taps, first_tap, tap_step, padding, dilation;
-};
-
-Phase input_gradient_phase(const Convolution& c, int axis, int64_t phase) {
-  const int64_t stride = c.stride[axis], dilation = c.dilation[axis];
-  const int64_t step = stride / std::gcd(stride, dilation);
-  const int64_t at = phase + c.padding[axis];
-  Phase result{};
-  result.cells = (c.in[axis] - phase + stride - 1) / stride;
-  result.tap_step = step;
-  // Input cell i meets output cell (i + padding - tap * dilation) / stride, when that is whole.
-  while (result.first_tap < step && (at - result.first_tap * dilation) % stride != 0) {
-    ++result.first_tap;
-  }
-  if (result.first_tap == step || result.first_tap >= c.filter[axis]) return result;
-  result.taps = (c.filter[axis] - 1 - result.first_tap) / step + 1;
-  result.dilation = dilation * step / stride;
-  result.padding =
-      (result.taps - 1) * result.dilation - (at - result.first_tap * dilation) / stride;
-  return result;
-}
-
-// The input gradient is a convolution of grad_output with the filters flipped and their two channel
-// axes exchanged; where the forward pass strides, one such convolution for each phase.
 template <typename T>
 void input_gradient(bool direct_kernel, const Convolution& c, const T* grad_output, const T* weight,
                     T* grad_input, const Tensor& result) {
-  bool covered = true;
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    for (int64_t phase = 0; phase < c.stride[axis]; ++phase) {
-      covered = covered && input_gradient_phase(c, axis, phase).taps > 0;
-    }
-  }
-  if (!covered) result.zero_();
-
-  const int64_t phases = c.stride[0] * c.stride[1] * c.stride[2];
-  for (int64_t index = 0; index < phases; ++index) {
-    Convolution g = c;
-    g.C = c.K;
-    g.K = c.C;
-    g.input = c.output;
-    g.output = c.input;
-    g.weight.k = c.weight.c;
-    g.weight.c = c.weight.k;
-    const T* filter = weight;
-    T* cells = grad_input;
-    bool empty = false;
-    int64_t rest = index;
-    for (int axis = kSpatial - 1; axis >= 0; --axis) {
-      const int64_t phase = rest % c.stride[axis];
-      rest /= c.stride[axis];
-      const Phase part = input_gradient_phase(c, axis, phase);
-      empty = empty || part.taps == 0 || part.cells <= 0;
-      g.in[axis] = c.out[axis];
-      g.out[axis] = part.cells;
-      g.filter[axis] = part.taps;
-      g.stride[axis] = 1;
-      g.padding[axis] = part.padding;
-      g.dilation[axis] = part.dilation;
-      const int64_t last_tap = part.first_tap + (part.taps - 1) * part.tap_step;
-      if (part.taps > 0) filter += last_tap * c.weight.spatial[axis];
-      g.weight.spatial[axis] = -part.tap_step * c.weight.spatial[axis];
-      cells += phase * c.input.spatial[axis];
-      g.output.spatial[axis] = c.stride[axis] * c.input.spatial[axis];
-    }
-    if (!empty) forward<T>(direct_kernel, g, grad_output, filter, nullptr, cells, result);
-  }
+  input_gradient_by_phases<T>(c, grad_output, weight, grad_input, result,
+                              [&](const Convolution& phase, const auto&... rest) {
+                                forward<T>(direct_kernel, phase, rest...);
+                              });
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -6,47 +6,15 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include <numeric>
-
 #include "../cpu/kernels.h"
 #include "convolution.h"
+#include "convolution_shape.h"
 #include "memory.h"
 
 namespace cnn_ext {
 namespace {
 
 using cpu::kSpatial;
-
-// The same arguments as numbers, with leading axes of size 1 up to three, and strides.
-cpu::Convolution describe(at::IntArrayRef input_size, at::IntArrayRef input_stride,
-                          at::IntArrayRef weight_size, at::IntArrayRef weight_stride,
-                          at::IntArrayRef output_size, at::IntArrayRef output_stride,
-                          const Parameters& p) {
-  cpu::Convolution c{};
-  c.N = input_size[0];
-  c.G = p.groups.expect_int();
-  c.C = weight_size[1];
-  c.K = weight_size[0] / c.G;
-  c.input = {input_stride[0], c.C * input_stride[1], input_stride[1], {}};
-  c.output = {output_stride[0], c.K * output_stride[1], output_stride[1], {}};
-  c.weight = {c.K * weight_stride[0], weight_stride[0], weight_stride[1], {}};
-  const int missing = kSpatial + 2 - static_cast<int>(input_size.size());
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    c.in[axis] = c.out[axis] = c.filter[axis] = c.stride[axis] = c.dilation[axis] = 1;
-    if (axis < missing) continue;
-    const int from = axis - missing;
-    c.in[axis] = input_size[from + 2];
-    c.out[axis] = output_size[from + 2];
-    c.filter[axis] = weight_size[from + 2];
-    c.stride[axis] = p.stride[from].expect_int();
-    c.padding[axis] = p.padding_before[from].expect_int();
-    c.dilation[axis] = p.dilation[from].expect_int();
-    c.input.spatial[axis] = input_stride[from + 2];
-    c.output.spatial[axis] = output_stride[from + 2];
-    c.weight.spatial[axis] = weight_stride[from + 2];
-  }
-  return c;
-}
 
 // An equal convolution with fewer taps and more channels, where memory allows: a tap along an axis
 // whose windows never touch padding is a channel by another name. A filter as large as its input
@@ -226,11 +194,11 @@ constexpr int64_t kPhaseMemory = 1 << 20;     // elements of images by phases, p
 constexpr int64_t kWinogradMemory = 1 << 19;  // elements of a shared block, per thread
 
 template <typename T>
-WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, int64_t own_block) {
+WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, bool weight_gradient) {
   const auto plan = [&](int64_t tiles) {
-    return cpu::kernels<T>().plan_winograd(shape, tiles, threads);
+    return cpu::kernels<T>().plan_winograd(shape, tiles, threads, weight_gradient);
   };
-  WinogradCut cut{plan(own_block), false};
+  WinogradCut cut{plan(weight_gradient ? 2 * kOwnBlock : kOwnBlock), false};
   const int64_t filters = cpu::kTileCells * shape.C * shape.K;
   if (filters <= kOwnFilters && cut.plan.blocks * shape.G >= threads) return cut;
   const int64_t most = kWinogradMemory * threads / (cpu::kTileCells * (shape.C + 32 * threads));
@@ -250,7 +218,7 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
               T* output, const Tensor& like, const T* frozen = nullptr) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
-  const auto [plan, shared] = cut_winograd<T>(shape, threads, kOwnBlock);
+  const auto [plan, shared] = cut_winograd<T>(shape, threads, false);
   const int64_t panels = shape.G * plan.panels;
   // The kernels here only read p.filters; winograd_filters alone writes.
   cpu::WinogradForward<T> p{shape, plan, input, weight, bias, const_cast<T*>(frozen), output};
@@ -299,7 +267,7 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
                               const Tensor& result) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
-  const auto [plan, shared] = cut_winograd<T>(shape, threads, 2 * kOwnBlock);
+  const auto [plan, shared] = cut_winograd<T>(shape, threads, true);
   const cpu::WinogradWeightGradient<T> p{shape, plan, input, grad_output,
                                          result.mutable_data_ptr<T>()};
   const int64_t panel_sums = cpu::kTileCells * plan.sums_cell;
@@ -350,78 +318,6 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
                                 part_sums);
       }
     });
-  }
-}
-
-// One axis of the input gradient, at the input cells phase, phase + stride, phase + 2 stride, ...:
-// the filter taps that reach them, and the stride-1 convolution over grad_output that they form.
-struct Phase {
-  int64_t cells, taps, first_tap, tap_step, padding, dilation;
-};
-
-Phase input_gradient_phase(const cpu::Convolution& c, int axis, int64_t phase) {
-  const int64_t stride = c.stride[axis], dilation = c.dilation[axis];
-  const int64_t step = stride / std::gcd(stride, dilation);
-  const int64_t at = phase + c.padding[axis];
-  Phase result{};
-  result.cells = (c.in[axis] - phase + stride - 1) / stride;
-  result.tap_step = step;
-  // Input cell i meets output cell (i + padding - tap * dilation) / stride, when that is whole.
-  while (result.first_tap < step && (at - result.first_tap * dilation) % stride != 0) {
-    ++result.first_tap;
-  }
-  if (result.first_tap == step || result.first_tap >= c.filter[axis]) return result;
-  result.taps = (c.filter[axis] - 1 - result.first_tap) / step + 1;
-  result.dilation = dilation * step / stride;
-  result.padding =
-      (result.taps - 1) * result.dilation - (at - result.first_tap * dilation) / stride;
-  return result;
-}
-
-// The input gradient is a convolution of grad_output with the filters flipped and their two
-// channel axes exchanged; where the forward pass strides, one such convolution for each phase.
-template <typename T, typename Forward>
-void input_gradient_by_phases(const cpu::Convolution& c, const T* grad_output, const T* weight,
-                              T* grad_input, const Tensor& result, const Forward& forward) {
-  bool covered = true;
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    for (int64_t phase = 0; phase < c.stride[axis]; ++phase) {
-      covered = covered && input_gradient_phase(c, axis, phase).taps > 0;
-    }
-  }
-  if (!covered) result.zero_();
-
-  const int64_t phases = c.stride[0] * c.stride[1] * c.stride[2];
-  for (int64_t index = 0; index < phases; ++index) {
-    cpu::Convolution g = c;
-    g.C = c.K;
-    g.K = c.C;
-    g.input = c.output;
-    g.output = c.input;
-    g.weight.k = c.weight.c;
-    g.weight.c = c.weight.k;
-    const T* filter = weight;
-    T* cells = grad_input;
-    bool empty = false;
-    int64_t rest = index;
-    for (int axis = kSpatial - 1; axis >= 0; --axis) {
-      const int64_t phase = rest % c.stride[axis];
-      rest /= c.stride[axis];
-      const Phase part = input_gradient_phase(c, axis, phase);
-      empty = empty || part.taps == 0 || part.cells <= 0;
-      g.in[axis] = c.out[axis];
-      g.out[axis] = part.cells;
-      g.filter[axis] = part.taps;
-      g.stride[axis] = 1;
-      g.padding[axis] = part.padding;
-      g.dilation[axis] = part.dilation;
-      const int64_t last_tap = part.first_tap + (part.taps - 1) * part.tap_step;
-      if (part.taps > 0) filter += last_tap * c.weight.spatial[axis];
-      g.weight.spatial[axis] = -part.tap_step * c.weight.spatial[axis];
-      cells += phase * c.input.spatial[axis];
-      g.output.spatial[axis] = c.stride[axis] * c.input.spatial[axis];
-    }
-    if (!empty) forward(g, grad_output, filter, nullptr, cells, result);
   }
 }
 
@@ -696,7 +592,7 @@ Tensor by_real_kernels(const Tensor& a, const Tensor& b, const Bilinear& f) {
 // so a shape of its own.
 template <typename T>
 std::array<int64_t, 4> transformed_size(const cpu::Convolution& shape) {
-  const cpu::Winograd plan = cpu::kernels<T>().plan_winograd(shape, 1, 1);
+  const cpu::Winograd plan = cpu::kernels<T>().plan_winograd(shape, 1, 1, false);
   return {shape.G, plan.panels, cpu::kTileCells, plan.filter_cell};
 }
 
@@ -731,8 +627,7 @@ Tensor convolve(const Tensor& input, const Tensor& weight, const std::optional<T
     return relu ? output.relu_() : output;
   }
 
-  auto shape = describe(input.sizes(), input.strides(), weight.sizes(), weight.strides(),
-                        output.sizes(), output.strides(), p);
+  auto shape = describe(input, weight, output, p);
   shape.relu = relu;
   const Tensor packed_bias = bias.has_value() ? bias->contiguous() : Tensor();
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "convolution", [&] {
@@ -792,9 +687,10 @@ Tensor transform_filters(const Tensor& weight, int64_t groups, bool fill) {
   if (!fill || filters.numel() == 0) return filters;
   with_huge_pages(filters).zero_();  // the gaps between the cells too
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const cpu::WinogradForward<T> p{
-      shape,   kernels.plan_winograd(shape, 1, 1), nullptr, weight.const_data_ptr<T>(),
-      nullptr, filters.mutable_data_ptr<T>(),      nullptr};
+  const cpu::WinogradForward<T> p{shape,   kernels.plan_winograd(shape, 1, 1, false),
+                                  nullptr, weight.const_data_ptr<T>(),
+                                  nullptr, filters.mutable_data_ptr<T>(),
+                                  nullptr};
   at::parallel_for(0, groups * p.plan.panels, 1,
                    [&](int64_t first, int64_t last) { kernels.winograd_filters(p, first, last); });
   return filters;
@@ -840,8 +736,7 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
     return grad_input;
   }
 
-  const auto shape = describe(grad_input.sizes(), grad_input.strides(), weight.sizes(),
-                              weight.strides(), grad_output.sizes(), grad_output.strides(), p);
+  const auto shape = describe(grad_input, weight, grad_output, p);
   AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), op, [&] {
     const auto g = grad_output.const_data_ptr<scalar_t>();
     const auto w = weight.const_data_ptr<scalar_t>();
@@ -875,8 +770,7 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
     return grad_weight;
   }
 
-  const auto shape = describe(input.sizes(), input.strides(), grad_weight.sizes(),
-                              grad_weight.strides(), grad_output.sizes(), grad_output.strides(), p);
+  const auto shape = describe(input, grad_weight, grad_output, p);
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), op, [&] {
     const auto g = grad_output.const_data_ptr<scalar_t>();
     const auto x = input.const_data_ptr<scalar_t>();

@@ -187,6 +187,9 @@ def test_winograd_over_any_size_is_torchs(data):
     assert_all_three_are_torchs(sample, torch.float64, "winograd")
 
 
+LAST = {"memory_format": torch.channels_last}
+
+
 @pytest.mark.parametrize(
     ("input_size", "weight_size", "geometry", "expected"),
     [
@@ -202,7 +205,17 @@ def test_winograd_over_any_size_is_torchs(data):
         ((4, 64, 224, 224), (64, 64, 3, 5), {"padding": 1}, "direct"),
         ((4, 15, 224, 224), (64, 15, 3, 3), {"padding": 1}, "direct"),
         ((4, 64, 224, 224), (15, 64, 3, 3), {"padding": 1}, "direct"),
-        ((1, 64, 4, 4), (64, 64, 3, 3), {}, "direct"),  # 4 cells for a tile of 36
+        ((1, 64, 6, 6), (64, 64, 4, 4), {}, "implicit_gemm"),  # windows reach over the whole row
+        ((4, 64, 28, 28), (64, 64, 3, 3), {"padding": 12, "dilation": 12}, "implicit_gemm"),
+        ((4, 3, 224, 224), (768, 3, 16, 16), {"stride": 16}, "implicit_gemm"),  # no overlap
+        ((4, 64, 56, 56), (64, 64, 2, 2), {}, "implicit_gemm"),  # few taps
+        ((4, 64, 224, 224), (64, 64, 3, 3), {"stride": 2, **LAST}, "implicit_gemm"),
+        ((4, 3, 224, 224), (64, 3, 3, 3), {"stride": 2, **LAST}, "direct"),
+        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, **LAST}, "winograd"),
+        ((4, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "weight_gradient": True}, "implicit_gemm"),
+        ((4, 3, 224, 224), (31, 3, 7, 7), {"stride": 2, "weight_gradient": True}, "direct"),
+        ((4, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "weight_gradient": True, **LAST}, "direct"),
+        ((4, 64, 56, 56), (64, 64, 3, 3), {"weight_gradient": True}, "winograd"),
         ((16, 3, 224, 224), (96, 3, 11, 11), {"stride": 4}, "winograd"),  # 48 phases, 3 x 3
         ((16, 3, 224, 224), (96, 3, 11, 11), {"stride": 4, "dtype": torch.float64}, "direct"),
         ((16, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "padding": 3}, "direct"),  # 4 x 4
@@ -212,8 +225,8 @@ def test_winograd_over_any_size_is_torchs(data):
         ((4, 64, 56, 56), (64, 64, 1, 1), {"stride": 2}, "implicit_gemm"),
         ((4, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}, "direct"),
         ((4, 64, 56, 56), (64, 1, 9, 9), {"padding": 4, "groups": 64}, "direct"),
-        ((4, 64, 560), (64, 64, 3), {"padding": 1}, "direct"),
-        ((4, 64, 56000), (64, 64, 3), {"padding": 1}, "implicit_gemm"),  # no band holds a row
+        ((4, 64, 560), (64, 64, 9), {"padding": 1}, "direct"),
+        ((4, 64, 56000), (64, 64, 9), {"padding": 1}, "implicit_gemm"),  # no band holds a row
         ((4, 64, 560), (64, 1, 3), {"padding": 1, "groups": 64}, "direct"),
         ((4, 64, 1, 56, 56), (64, 64, 1, 3, 3), {"padding": (0, 1, 1)}, "winograd"),
         ((4, 64, 2, 56, 56), (64, 64, 1, 3, 3), {"padding": (0, 1, 1)}, "direct"),
@@ -228,9 +241,19 @@ def test_auto_is_the_algorithm_that_the_rule_names():
         input, weight, bias = sample.tensors(torch.float32)
         if sample.N == 0:
             continue
-        named = convolution_algorithm(input.shape, weight.shape, *sample.geometry)
+        last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.dim())
+        known = {"memory_format": last} if sample.layout == "channels_last" else {}
+        named = convolution_algorithm(input.shape, weight.shape, *sample.geometry, **known)
         auto = ops.convolution(input, weight, bias, *sample.arguments, "auto")
         assert torch.equal(auto, ops.convolution(input, weight, bias, *sample.arguments, named)), sample
+        named = convolution_algorithm(
+            input.shape, weight.shape, *sample.geometry, **known, weight_gradient=True
+        )
+        auto, expected = (
+            ops.convolution_weight_gradient(auto, input, weight.shape, *sample.arguments, way)
+            for way in ("auto", named)
+        )
+        assert torch.equal(auto, expected), sample
 
 
 def test_no_gradient_of_implicit_gemm_leads_to_winograd():

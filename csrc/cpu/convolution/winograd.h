@@ -80,11 +80,14 @@ inline void collect(const V* s, V* to) {
 
 // How to cut a convolution of the whole batch.
 template <typename T>
-Winograd plan_winograd(const Convolution& shape, int64_t most_tiles, int64_t threads) {
+Winograd plan_winograd(const Convolution& shape, int64_t most_tiles, int64_t threads,
+                       bool weight_gradient) {
   constexpr int64_t kLanes = Vec<T>::kLanes, kCols = Tile<T>::kCols;
   Winograd plan{};
   lay_tiles(shape, plan);
-  plan.blocks = divide_up(plan.tiles(), round_up(most_tiles, Tile<T>::kRows));
+  // Tiles are rows of the products, or steps of the weight gradient's.
+  const int64_t most = weight_gradient ? most_tiles : round_up(most_tiles, Tile<T>::kRows);
+  plan.blocks = divide_up(plan.tiles(), most);
   if (plan.blocks >= threads) plan.blocks = round_up(plan.blocks, threads);
   plan.block = divide_up(plan.tiles(), plan.blocks);
   plan.blocks = divide_up(plan.tiles(), plan.block);
