@@ -48,8 +48,8 @@ std::vector<std::string> kernel_slots() {
 // What "auto" means for a convolution over one to three axes: its name. Sizes are (N, C, ...) and
 // (K, C / groups, ...); padding is before and after each axis, the last axis first.
 std::string chosen_algorithm(bool single, bool channels_last, bool weight_gradient,
-                             const std::vector<int64_t>& input,
-                             const std::vector<int64_t>& weight, const std::vector<int64_t>& stride,
+                             const std::vector<int64_t>& input, const std::vector<int64_t>& weight,
+                             const std::vector<int64_t>& stride,
                              const std::vector<int64_t>& padding,
                              const std::vector<int64_t>& dilation, int64_t groups) {
   cpu::Convolution c{};

@@ -1,5 +1,6 @@
-"""A copy of a network for inference: batch norm folded, ReLU fused, filters transformed once, max-pooling
-without indices.
+"""A copy of a network for inference: what follows a layer folded into it, filters transformed once.
+
+Batch norm is folded, ReLU fused, and max-pooling keeps no indices.
 
 Like :mod:`cnn_ext.models.convert`, it changes the classes of modules where they stand. Code, hooks and
 names stay; a batch norm or a ReLU that became part of the layer before it is an ``Identity``.
@@ -27,8 +28,8 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
     """A copy of the model for inference on our layers, in evaluation mode.
 
     Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd: some four
-    times the memory of the weights, which are kept too. Parametrized weights become plain ones. Max-pooling
-    keeps no indices, which takes torch several times as long in NCHW.
+    times the memory of the weights, which are kept too. Parametrized weights become plain ones.
+    Max-pooling keeps no indices, which take torch several times as long in NCHW.
 
     Args:
         model: any module, of torch's layers or of ours; it is not changed.

@@ -37,7 +37,7 @@ def test_over_any_geometry_it_is_torchs(data):
         padding = draw(st.integers(0, window // 2))
         geometry.append((window, stride, padding, dilation))
         size.append(max(1, (window - 1) * dilation + 1 - 2 * padding) + draw(st.integers(0, 40)))
-    arguments = (*(list(axis) for axis in zip(*geometry)), draw(st.booleans()))
+    arguments = (*(list(axis) for axis in zip(*geometry, strict=True)), draw(st.booleans()))
     input = torch.randn(draw(st.integers(1, 2)), draw(st.integers(1, 20)), *size)
     if draw(st.booleans()):
         input = input.contiguous(memory_format=torch.channels_last)

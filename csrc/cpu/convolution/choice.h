@@ -137,8 +137,8 @@ constexpr int64_t kFewTaps = 4;  // pack as fast as a band is copied
 // Whether direct convolution pays in the forward pass, and in each phase of the input gradient:
 // where so many windows share a cell that patches are worth not packing. Filters of one cell, such
 // as cover their input and such as do not overlap are plain products; a cell that is far from its
-// neighbours makes for a long band; and in channels_last whole pixels are packed at once, where they
-// have channels enough, so that half the windows are too few.
+// neighbours makes for a long band; and in channels_last whole pixels are packed at once, where
+// they have channels enough, so that half the windows are too few.
 inline bool direct_pays(const Convolution& c) {
   const bool apart = c.stride[1] >= c.filter[1] && c.stride[2] >= c.filter[2];
   const int64_t reach = (c.filter[2] - 1) * c.dilation[2] / c.stride[2];
