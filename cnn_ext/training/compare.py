@@ -398,11 +398,13 @@ def chosen_algorithm(module: torch.nn.Module, call: Call) -> str:
     input = call.arguments[0]
     size = input.shape if input.dim() == module.weight.dim() else (1, *input.shape)
     padding = "valid" if module.padding_mode != "zeros" else module.padding
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.dim())
-    in_last = last and not input.is_contiguous() and input.is_contiguous(memory_format=last)
+    memory_format = torch.contiguous_format
+    for axes, last in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if input.dim() == axes and not input.is_contiguous():
+            memory_format = last if input.is_contiguous(memory_format=last) else memory_format
     return functional.convolution_algorithm(
         size, module.weight.shape, module.stride, padding, module.dilation, module.groups,
-        dtype=module.weight.dtype, memory_format=last if in_last else torch.contiguous_format,
+        dtype=module.weight.dtype, memory_format=memory_format,
     )  # fmt: skip
 
 

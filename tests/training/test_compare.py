@@ -160,7 +160,7 @@ def test_the_algorithm_is_the_one_that_was_taken():
     plain, depthwise = cnn_ext.nn.Conv2d(4, 8, 3), cnn_ext.nn.Conv2d(4, 4, 3, groups=4)
     asked = cnn_ext.nn.Conv2d(4, 8, 3, algorithm="im2col")
     layers = report_of(
-        nn.Sequential(asked, nn.Conv2d(8, 4, 1), depthwise, plain), torch.randn(1, 4, 9, 9)
+        nn.Sequential(asked, nn.Conv2d(8, 4, 1), depthwise, plain), torch.randn(1, 4, 12, 12)
     )
     assert [layer.algorithm for layer in layers.layers] == [
         "im2col", "implicit_gemm", "direct", "direct"
