@@ -76,7 +76,8 @@ def convolution_algorithm(
     A function of the shape, the dtype and the memory format, never of a timing, so that results do not
     change from run to run. In this order:
 
-    - ``"direct"`` for depthwise convolution with at most 64 filter cells;
+    - ``"direct"`` for depthwise convolution with at most 64 filter cells, where the input rows of a
+      window (512 cells of the output at a time) hold at most 65536 cells;
     - ``"winograd"`` for float32, filters of 3 x 3 or 5 x 5 cells (where the convolution strides, in
       each phase of the stride, such as 11 x 11 at stride 4) without dilation, at least 16 channels
       (phases counted) and 16 filters to a group, and maps large enough that its tiles save a third of

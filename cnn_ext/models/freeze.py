@@ -225,14 +225,9 @@ class FrozenMaxPool2d(_Frozen, torch.nn.MaxPool2d):
         """(N, C, H, W) or (C, H, W), as torch's."""
         if input.requires_grad and torch.is_grad_enabled():
             return super().forward(input)
-        return torch.ops.cnn_ext.max_pool2d(
-            input, _pair(self.kernel_size), _pair(self.stride), _pair(self.padding),
-            _pair(self.dilation), self.ceil_mode,
-        )  # fmt: skip
-
-
-def _pair(value: Ints) -> tuple[int, ...]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+        geometry = self.kernel_size, self.stride, self.padding, self.dilation
+        pairs = (functional._per_axis(value, 2) for value in geometry)
+        return torch.ops.cnn_ext.max_pool2d(input, *pairs, self.ceil_mode)
 
 
 FROZEN: dict[type[torch.nn.Module], type[_FrozenConvolution]] = {

@@ -24,7 +24,7 @@
   X(pack_all_filters, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))         \
   X(convolve, void, (const ConvolutionForward<T>&, int64_t first, int64_t last, T* workspace))   \
   X(plan_weight_gradient, GradientBlocking, (const Convolution&, int64_t threads))               \
-  X(weight_gradient_workspace, int64_t, (const Convolution&, const GradientBlocking&))           \
+  X(weight_gradient_workspace, int64_t, (const GradientBlocking&))                               \
   X(weight_gradient, void,                                                                       \
     (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last, T* workspace))            \
   X(vectors, int64_t, (int64_t channels))                                                        \

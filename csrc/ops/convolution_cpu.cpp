@@ -136,7 +136,8 @@ void implicit_gemm(const cpu::Convolution& shape, const T* input, const T* weigh
                });
 }
 
-// The forward pass, or the gradient of what is then called the output with respect to the input.
+// The forward pass or, where `gradient`, that of the input: `input` is then the gradient of the
+// output, and `output` that of the input.
 template <typename T>
 void depthwise(const cpu::Convolution& shape, bool gradient, const T* input, const T* weight,
                const T* bias, T* output, const Tensor& like) {
@@ -482,7 +483,7 @@ void implicit_gemm_weight_gradient(const cpu::Convolution& shape, const T* grad_
   const Parts parts(result, cut.splits);
   const cpu::ConvolutionWeightGradient<T> p{shape,           cut,           input, grad_output,
                                             parts.data<T>(), result.numel()};
-  run_tasks<T>(cut.tasks(shape.G), threads, kernels.weight_gradient_workspace(shape, cut), result,
+  run_tasks<T>(cut.tasks(shape.G), threads, kernels.weight_gradient_workspace(cut), result,
                [&](int64_t first, int64_t last, T* workspace) {
                  kernels.weight_gradient(p, first, last, workspace);
                });

@@ -205,6 +205,7 @@ LAST = {"memory_format": torch.channels_last}
         ((4, 64, 224, 224), (64, 64, 3, 5), {"padding": 1}, "direct"),
         ((4, 15, 224, 224), (64, 15, 3, 3), {"padding": 1}, "direct"),
         ((4, 64, 224, 224), (15, 64, 3, 3), {"padding": 1}, "direct"),
+        ((1, 64, 4, 4), (64, 64, 3, 3), {}, "implicit_gemm"),  # 4 cells for a tile of 36
         ((1, 64, 6, 6), (64, 64, 4, 4), {}, "implicit_gemm"),  # windows reach over the whole row
         ((4, 64, 28, 28), (64, 64, 3, 3), {"padding": 12, "dilation": 12}, "implicit_gemm"),
         ((4, 3, 224, 224), (768, 3, 16, 16), {"stride": 16}, "implicit_gemm"),  # no overlap
@@ -225,6 +226,7 @@ LAST = {"memory_format": torch.channels_last}
         ((4, 64, 56, 56), (64, 64, 1, 1), {"stride": 2}, "implicit_gemm"),
         ((4, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}, "direct"),
         ((4, 64, 56, 56), (64, 1, 9, 9), {"padding": 4, "groups": 64}, "direct"),
+        ((4, 64, 560), (64, 64, 3), {"padding": 1}, "implicit_gemm"),
         ((4, 64, 560), (64, 64, 9), {"padding": 1}, "direct"),
         ((4, 64, 56000), (64, 64, 9), {"padding": 1}, "implicit_gemm"),  # no band holds a row
         ((4, 64, 560), (64, 1, 3), {"padding": 1, "groups": 64}, "direct"),

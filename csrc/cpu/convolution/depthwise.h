@@ -62,7 +62,8 @@ Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
   cut.pitch = gradient ? (cut.columns - 1 + pass.extent(2)) / c.stride[2] + 2
                        : (cut.columns - 1) * c.stride[2] + pass.extent(2) + 1;
   constexpr int64_t kLine = 64 / sizeof(T);
-  const int64_t all = divide_up(c.G, kLanes), innermost = pass.from().g == 1;
+  const int64_t all = divide_up(c.G, kLanes);
+  const bool innermost = pass.from().g == 1;
   const int64_t most = (innermost ? kDepthwiseGroupBytes : kDepthwiseBytes) / sizeof(T);
   for (cut.at_once = kRowsAtOnce;; cut.at_once /= 2) {
     const int64_t more = cut.at_once - 1;
@@ -81,7 +82,7 @@ Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
   cut.blocks = divide_up(all, cut.vectors);
   cut.lines = cut.at_once * cut.columns * kLanes;
   cut.slack = kPixelsAtOnce * (gradient ? 1 : c.stride[2]) * kLanes;
-  cut.weights = divide_up(all, cut.vectors) * cut.vectors * c.taps() * kLanes;
+  cut.weights = all * c.taps() * kLanes;
   const int64_t tasks = c.N * result[0] * cut.blocks * cut.column_blocks;
   cut.row_blocks = threads == 1 ? 1 : divide_up(4 * threads, tasks);
   if (cut.row_blocks > result[1]) cut.row_blocks = result[1];
@@ -160,7 +161,7 @@ inline void turn(const T* from, int64_t step, int64_t count, int64_t vectors, T*
   }
 }
 
-// Keeps the source rows that a row of the result meets.
+// Keeps the source rows that some rows of the result meet.
 template <typename T>
 struct DepthwiseRows {
   const DepthwisePass& pass;
@@ -243,7 +244,8 @@ int64_t depthwise_taps(const DepthwiseRows<T>& rows, int64_t p, int64_t q, Depth
   return tap - taps;
 }
 
-// to[j * to_step] = bias + the sum over the taps of weight * cells[j * step], for j < count.
+// to[j * to_step] = bias + the sum over the taps of weight * cells[j * step], for j < count. Not
+// inlined, or the variables of its caller would take its registers.
 template <typename T>
 __attribute__((noinline)) void depthwise_cells(const DepthwiseTap* taps, int64_t tap_count,
                                                const T* cells, int64_t step, const T* weights,

@@ -250,7 +250,7 @@ GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads)
 
 // Elements of workspace that one thread needs for `weight_gradient`.
 template <typename T>
-int64_t weight_gradient_workspace(const Convolution&, const GradientBlocking& cut) {
+int64_t weight_gradient_workspace(const GradientBlocking& cut) {
   return cut.pixel_block * (cut.filter_chunk + cut.chunk) + cut.filter_chunk * cut.chunk;
 }
 
