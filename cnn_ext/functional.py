@@ -89,7 +89,7 @@ def convolution_algorithm(
 
     The input gradient of a strided convolution follows the rule in each phase of the stride. The weight
     gradient is ``"direct"``, where it is not Winograd, for fewer than 32 filters, and in channels_last
-    for fewer than 16 channels.
+    for fewer than 16 channels, unless a filter reaches over more than a row of the output.
 
     Args:
         input_size: (N, C, H, W), or with one or three spatial axes.

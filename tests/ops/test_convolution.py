@@ -217,6 +217,7 @@ LAST = {"memory_format": torch.channels_last}
         ((4, 3, 224, 224), (31, 3, 7, 7), {"stride": 2, "weight_gradient": True}, "direct"),
         ((4, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "weight_gradient": True, **LAST}, "direct"),
         ((4, 64, 56, 56), (64, 64, 3, 3), {"weight_gradient": True}, "winograd"),
+        ((64, 16, 5, 5), (10, 16, 5, 5), {"weight_gradient": True}, "implicit_gemm"),  # covers
         ((16, 3, 224, 224), (96, 3, 11, 11), {"stride": 4}, "winograd"),  # 48 phases, 3 x 3
         ((16, 3, 224, 224), (96, 3, 11, 11), {"stride": 4, "dtype": torch.float64}, "direct"),
         ((16, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "padding": 3}, "direct"),  # 4 x 4

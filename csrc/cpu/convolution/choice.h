@@ -149,8 +149,10 @@ inline bool direct_pays(const Convolution& c) {
 
 // The same of a weight gradient, which packs patches for all filters at once.
 inline bool direct_weight_gradient_pays(const Convolution& c) {
+  const int64_t reach = (c.filter[2] - 1) * c.dilation[2] / c.stride[2];
   const bool few = c.K < 32 || (c.innermost() && c.C < kWinogradChannels);
-  return few && c.taps() > 1 && direct_serves(c) && least_band(c) <= kGoodBand;
+  if (!few || c.taps() == 1 || reach > c.out[2]) return false;
+  return direct_serves(c) && least_band(c) <= kGoodBand;
 }
 
 // `single`: float32. Winograd's errors, some three times those of the direct sum, are within what
