@@ -10,7 +10,7 @@ The JSON that ``--out`` and ``--json`` give::
 Fields of every row:
 
 ``operation``
-    ``"convolution"``, ``"networks"``, ``"local_response_norm"`` or ``"color_pca"``.
+    ``"convolution"``, ``"networks"``, ``"max_pool"``, ``"local_response_norm"`` or ``"color_pca"``.
 ``layer`` and its ``set`` and ``family``; ``network``; or ``shape``
     What was measured. A family is a set of layers that a goal is about.
 ``pass``, ``format``, ``dtype``
@@ -45,7 +45,7 @@ from cnn_ext.bench.options import Options, check
 from cnn_ext.bench.report import Report, heading, line
 from cnn_ext.bench.timing import machine, peak_gflops
 
-BENCHMARKS = ("convolution", "networks", "local_response_norm", "color_pca")
+BENCHMARKS = ("convolution", "networks", "max_pool", "local_response_norm", "color_pca")
 
 
 def run(

@@ -33,7 +33,7 @@ class AlexNet2012(nn.Module):
         super().__init__()
         k1, k2, k3, k4, k5 = (scaled(k, width) for k in (96, 256, 384, 384, 256))
         hidden = scaled(4096, width)
-        conv, pool = layers.Conv2d, nn.MaxPool2d
+        conv, pool = layers.Conv2d, layers.MaxPool2d
         blocks = [
             [*_bordered(layers, k1), ("relu1", nn.ReLU(inplace=True))],
             [("conv2", conv(k1, k2, 5, padding=2, groups=2)), ("relu2", nn.ReLU(inplace=True))],
@@ -102,17 +102,17 @@ class OneWeirdTrick(nn.Module):
         self.features = nn.Sequential(
             conv(3, k1, 11, stride=4, padding=2),
             nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2),
+            layers.MaxPool2d(3, 2),
             conv(k1, k2, 5, padding=2),
             nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2),
+            layers.MaxPool2d(3, 2),
             conv(k2, k3, 3, padding=1),
             nn.ReLU(inplace=True),
             conv(k3, k4, 3, padding=1),
             nn.ReLU(inplace=True),
             conv(k4, k5, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2),
+            layers.MaxPool2d(3, 2),
         )
         self.avgpool = nn.AdaptiveAvgPool2d(cells)  # the identity on image_size
         self.classifier = nn.Sequential(

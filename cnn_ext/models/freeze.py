@@ -1,7 +1,5 @@
 """A copy of a network for inference: what follows a layer folded into it, filters transformed once.
 
-Batch norm is folded, ReLU fused, and max-pooling keeps no indices.
-
 Like :mod:`cnn_ext.models.convert`, it changes the classes of modules where they stand. Code, hooks and
 names stay; a batch norm or a ReLU that became part of the layer before it is an ``Identity``.
 :mod:`cnn_ext.models.dataflow` finds which these are.
@@ -29,7 +27,6 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
 
     Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd: some four
     times the memory of the weights, which are kept too. Parametrized weights become plain ones.
-    Max-pooling keeps no indices, which take torch several times as long in NCHW.
 
     Args:
         model: any module, of torch's layers or of ours; it is not changed.
@@ -76,8 +73,6 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
     for module in tuple(frozen.modules()):
         if type(module) in FROZEN and module._parameters.get("weight") is not None:
             _freeze_layer(module, module in relus or isinstance(module, nn.ConvReLU2d))
-        elif type(module) is torch.nn.MaxPool2d and not module.return_indices:
-            module.__class__ = FrozenMaxPool2d
     whole = type(frozen)
     if not issubclass(whole, _Frozen) and whole.__reduce__ is object.__reduce__:
         frozen.__class__ = _sealed(whole)
@@ -216,18 +211,6 @@ class FrozenLinear(_Frozen, torch.nn.Linear):
                 f"into it, got shape {list(input.shape)}"
             )
         return super().forward(input)
-
-
-class FrozenMaxPool2d(_Frozen, torch.nn.MaxPool2d):
-    """Max-pooling in a frozen model: without indices, unless a gradient asks for them."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) or (C, H, W), as torch's."""
-        if input.requires_grad and torch.is_grad_enabled():
-            return super().forward(input)
-        geometry = self.kernel_size, self.stride, self.padding, self.dilation
-        pairs = (functional._per_axis(value, 2) for value in geometry)
-        return torch.ops.cnn_ext.max_pool2d(input, *pairs, self.ceil_mode)
 
 
 FROZEN: dict[type[torch.nn.Module], type[_FrozenConvolution]] = {

@@ -177,9 +177,9 @@ class LeNet5(nn.Module):
     def __init__(self, num_classes: int = 10, layers: ModuleType = ours) -> None:
         super().__init__()
         self.c1 = layers.Conv2d(1, 6, 5)
-        self.s2 = nn.MaxPool2d(2)
+        self.s2 = layers.MaxPool2d(2)
         self.c3 = layers.Conv2d(6, 16, 5)
-        self.s4 = nn.MaxPool2d(2)
+        self.s4 = layers.MaxPool2d(2)
         self.c5 = layers.Conv2d(16, 120, 5)
         self.f6 = nn.Linear(120, 84)
         self.output = nn.Linear(84, num_classes)

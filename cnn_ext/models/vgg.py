@@ -154,7 +154,7 @@ def _features(column: str, norm: str, layers: ModuleType, width: float) -> nn.Se
             if norm == "lrn" and len(modules) == 2:
                 modules.append(paper_norm(layers))
             channels = filters
-        modules.append(nn.MaxPool2d(2, 2))
+        modules.append(layers.MaxPool2d(2, 2))
     return nn.Sequential(*modules)
 
 

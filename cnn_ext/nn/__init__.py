@@ -14,6 +14,7 @@ from cnn_ext.nn.convolution import (
     LazyConv3d,
 )
 from cnn_ext.nn.local_response_norm import LocalResponseNorm
+from cnn_ext.nn.max_pool import MaxPool2d
 
 __all__: list[str] = [
     "Conv1d",
@@ -27,4 +28,5 @@ __all__: list[str] = [
     "LazyConv2d",
     "LazyConv3d",
     "LocalResponseNorm",
+    "MaxPool2d",
 ]

@@ -392,7 +392,7 @@ def chosen_algorithm(module: torch.nn.Module, call: Call) -> str:
     """What the module computes with; ``"auto"`` is resolved for convolutions, by their shape."""
     asked = getattr(module, "algorithm", None)
     if asked is None:
-        return "fused"
+        return "taps" if isinstance(module, nn.MaxPool2d) else "fused"
     if asked != "auto" or not isinstance(module, torch.nn.modules.conv._ConvNd) or module.transposed:
         return asked
     input = call.arguments[0]

@@ -68,6 +68,7 @@
   X(response_norm, void, (const ResponseNorm<T>&, int64_t first, int64_t last, T* workspace))    \
   X(max_pool_workspace, int64_t, (const MaxPool<T>&))                                            \
   X(max_pool, void, (const MaxPool<T>&, int64_t first, int64_t last, T* workspace))              \
+  X(max_pool_gradient, void, (const MaxPoolGradient<T>&, int64_t first, int64_t last))           \
   X(add_shift, void, (const ColorShift<T, T>&, int64_t first, int64_t last, T* workspace))       \
   X(add_shift_to_bytes, void,                                                                    \
     (const ColorShift<uint8_t, ByteShift>&, int64_t first, int64_t last, uint8_t* workspace))    \

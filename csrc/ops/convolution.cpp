@@ -11,6 +11,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "autograd.h"
+
 namespace cnn_ext {
 namespace {
 
@@ -472,22 +474,6 @@ struct WeightGradientNode : torch::autograd::Function<WeightGradientNode> {
     return result;
   }
 };
-
-// Whether a gradient is to be recorded. A forward-mode tangent that reached this far would be
-// dropped without a word, and is refused.
-bool records_gradient(const char* op, std::initializer_list<const Tensor*> tensors) {
-  const bool forward_mode = c10::AutogradState::get_tls_state().get_fw_grad_mode();
-  bool required = false;
-  for (const Tensor* tensor : tensors) {
-    if (!tensor->defined()) continue;
-    TORCH_CHECK_NOT_IMPLEMENTED(
-        !forward_mode || !tensor->_fw_grad(0).defined(), "torch.ops.cnn_ext.", op,
-        " has no forward-mode derivative of its own, nor has compiled code: call "
-        "cnn_ext.functional or the Function in cnn_ext.ops, outside torch.compile");
-    required = required || tensor->requires_grad();
-  }
-  return required && at::GradMode::is_enabled();
-}
 
 template <bool kReLU>
 Tensor convolution_autograd(const Tensor& input, const Tensor& weight,

@@ -8,6 +8,8 @@
 
 #include <numeric>
 
+#include "autograd.h"
+
 namespace cnn_ext {
 
 double ResponseNormArguments::scaled_alpha(int64_t dim) const {
@@ -99,21 +101,13 @@ Tensor local_response_norm_backward_meta(const Tensor& grad_output, const Tensor
 
 // Below autograd, where a forward-mode tangent would be dropped without a word, it is refused.
 
-void refuse_tangent(const char* op, const Tensor& tensor) {
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      !c10::AutogradState::get_tls_state().get_fw_grad_mode() || !tensor._fw_grad(0).defined(),
-      "torch.ops.cnn_ext.", op,
-      " has no forward-mode derivative of its own, nor has compiled code: ",
-      "call cnn_ext.functional or the Function in cnn_ext.ops, outside torch.compile");
-}
-
 Tensor local_response_norm_checked(const Tensor& input, int64_t size, double alpha, double beta,
                                    double k, c10::string_view alpha_scaling,
                                    c10::string_view region, int64_t channel_dim) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("cnn_ext::local_response_norm", "")
                              .typed<decltype(local_response_norm_meta)>();
-  refuse_tangent("local_response_norm", input);
+  refuse_tangents("local_response_norm", {&input});
   at::AutoDispatchBelowADInplaceOrView below;
   return op.call(input, size, alpha, beta, k, alpha_scaling, region, channel_dim);
 }
@@ -125,8 +119,7 @@ Tensor local_response_norm_backward_checked(const Tensor& grad_output, const Ten
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("cnn_ext::local_response_norm_backward", "")
                              .typed<decltype(local_response_norm_backward_meta)>();
-  refuse_tangent("local_response_norm_backward", grad_output);
-  refuse_tangent("local_response_norm_backward", input);
+  refuse_tangents("local_response_norm_backward", {&grad_output, &input});
   at::AutoDispatchBelowADInplaceOrView below;
   return op.call(grad_output, input, size, alpha, beta, k, alpha_scaling, region, channel_dim);
 }

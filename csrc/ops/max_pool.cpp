@@ -1,12 +1,15 @@
-// Max-pooling for networks that only infer (cnn_ext.freeze): torch's without its indices, which
-// make it several times as slow in NCHW. It has no gradient. The arithmetic is in
-// csrc/cpu/max_pool/.
+// Max-pooling over two axes. For the gradient it keeps taps, a byte for every window, where torch
+// keeps the input and an index of eight bytes; where no gradient is asked for, nothing. The
+// gradient is linear in grad_output, and its own gradient is composed of torch's operations. The
+// arithmetic is in csrc/cpu/max_pool/.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "../cpu/kernels.h"
+#include "autograd.h"
 #include "memory.h"
 
 namespace cnn_ext {
@@ -14,112 +17,366 @@ namespace {
 
 using at::IntArrayRef;
 using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
 
-void check_max_pool(const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride,
-                    IntArrayRef padding, IntArrayRef dilation) {
-  TORCH_CHECK(input.dim() == 3 || input.dim() == 4,
-              "max_pool2d: input: expected (N, C, H, W) or (C, H, W), got shape ",
-              input.sym_sizes());
-  const auto check = [](const char* name, IntArrayRef values, int64_t least) {
-    TORCH_CHECK(values.size() == 2 && values[0] >= least && values[1] >= least,
-                "max_pool2d: ", name, ": expected two numbers of at least ", least, ", got ",
-                values);
+at::MemoryFormat format_of(const Tensor& input) {
+  return input.dim() == 4 ? input.suggest_memory_format() : at::MemoryFormat::Contiguous;
+}
+
+// Of the output.
+c10::SymDimVector output_size(const char* op, c10::SymIntArrayRef input_size,
+                              IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
+                              IntArrayRef dilation, bool ceil_mode) {
+  const int64_t dim = static_cast<int64_t>(input_size.size());
+  TORCH_CHECK(dim == 3 || dim == 4, op, ": input: expected (N, C, H, W) or (C, H, W), got shape ",
+              input_size);
+  const auto check = [&](const char* name, IntArrayRef values, int64_t least) {
+    TORCH_CHECK(values.size() == 2 && values[0] >= least && values[1] >= least, op, ": ", name,
+                ": expected two numbers of at least ", least, ", got ", values);
   };
   check("kernel_size", kernel_size, 1);
   check("stride", stride, 1);
   check("padding", padding, 0);
   check("dilation", dilation, 1);
-}
-
-Tensor empty_output(const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride,
-                    IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
-  check_max_pool(input, kernel_size, stride, padding, dilation);
-  c10::SymDimVector size(input.sym_sizes().begin(), input.sym_sizes().end());
+  c10::SymDimVector size(input_size.begin(), input_size.end());
   for (int axis = 0; axis < 2; ++axis) {
-    c10::SymInt& extent = size[input.dim() - 2 + axis];
+    c10::SymInt& extent = size[dim - 2 + axis];
     const int64_t reach = (kernel_size[axis] - 1) * dilation[axis], pad = padding[axis];
-    TORCH_CHECK(2 * pad <= reach + 1, "max_pool2d: padding: expected at most half a window, got ",
+    TORCH_CHECK(2 * pad <= reach + 1, op, ": padding: expected at most half a window, got ",
                 padding, " for windows of ", kernel_size, " cells");
     const c10::SymInt room = extent + 2 * pad - reach - 1;
-    TORCH_CHECK(extent > 0 && room >= 0, "max_pool2d: input: expected at least one window along ",
-                "each axis, got shape ", input.sym_sizes(), " for windows of ", kernel_size,
-                " cells");
+    TORCH_CHECK(extent > 0 && room >= 0, op, ": input: expected at least one window along each ",
+                "axis, got shape ", input_size, " for windows of ", kernel_size, " cells");
     c10::SymInt count = (room + (ceil_mode ? stride[axis] - 1 : 0)) / stride[axis] + 1;
     // No window starts in the padding behind.
     if (ceil_mode && (count - 1) * stride[axis] >= extent + pad) count = count - 1;
     extent = count;
   }
-  const auto format =
-      input.dim() == 4 ? input.suggest_memory_format() : at::MemoryFormat::Contiguous;
-  return at::empty_symint(size, input.options().memory_format(format));
+  return size;
+}
+
+Tensor empty_output(const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride,
+                    IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
+  const auto size = output_size("max_pool2d", input.sym_sizes(), kernel_size, stride, padding,
+                                dilation, ceil_mode);
+  return at::empty_symint(size, input.options().memory_format(format_of(input)));
+}
+
+Tensor empty_taps(const Tensor& output) {
+  return at::empty_like(output, output.options().dtype(at::kByte));
+}
+
+std::tuple<Tensor, Tensor> empty_with_taps(const Tensor& input, IntArrayRef kernel_size,
+                                           IntArrayRef stride, IntArrayRef padding,
+                                           IntArrayRef dilation, bool ceil_mode) {
+  const Tensor output = empty_output(input, kernel_size, stride, padding, dilation, ceil_mode);
+  TORCH_CHECK(kernel_size[0] * kernel_size[1] <= cpu::kMostTaps,
+              "max_pool2d: kernel_size: expected at most ", cpu::kMostTaps,
+              " cells to a window where a gradient is asked for, got ", kernel_size);
+  return {output, empty_taps(output)};
+}
+
+Tensor empty_gradient(const Tensor& grad_output, const Tensor& taps, c10::SymIntArrayRef input_size,
+                      IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
+                      IntArrayRef dilation) {
+  constexpr auto op = "max_pool2d_backward";
+  TORCH_CHECK(taps.scalar_type() == at::kByte, op, ": taps: expected uint8, got ",
+              taps.scalar_type());
+  TORCH_CHECK(grad_output.sym_sizes() == taps.sym_sizes(), op,
+              ": grad_output: expected the shape of taps, ", taps.sym_sizes(), ", got ",
+              grad_output.sym_sizes());
+  const auto fits = [&](bool ceil_mode) {
+    return c10::SymIntArrayRef(output_size(op, input_size, kernel_size, stride, padding, dilation,
+                                           ceil_mode)) == taps.sym_sizes();
+  };
+  TORCH_CHECK(fits(false) || fits(true), op, ": input_size: expected one whose windows are those ",
+              "of taps, ", taps.sym_sizes(), ", got ", input_size);
+  return at::empty_symint(input_size, grad_output.options().memory_format(format_of(taps)));
 }
 
 template <typename T>
-void pool(const Tensor& input, const Tensor& output, IntArrayRef kernel_size, IntArrayRef stride,
-          IntArrayRef padding, IntArrayRef dilation) {
+cpu::MaxPool<T> describe(IntArrayRef from, IntArrayRef from_strides, const Tensor& to,
+                         IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
+                         IntArrayRef dilation) {
   cpu::MaxPool<T> p{};
-  const int64_t first = input.dim() - 3;  // the channels
-  p.input = input.const_data_ptr<T>();
-  p.output = output.mutable_data_ptr<T>();
-  p.N = first == 1 ? input.size(0) : 1;
-  p.C = input.size(first);
-  p.from = {first == 1 ? input.stride(0) : 0, input.stride(first), {}};
-  p.to = {first == 1 ? output.stride(0) : 0, output.stride(first), {}};
+  const int64_t first = to.dim() - 3;  // the channels
+  p.N = first == 1 ? to.size(0) : 1;
+  p.C = to.size(first);
+  p.from = {first == 1 ? from_strides[0] : 0, from_strides[first], {}};
+  p.to = {first == 1 ? to.stride(0) : 0, to.stride(first), {}};
   for (int axis = 0; axis < 2; ++axis) {
-    p.in[axis] = input.size(first + 1 + axis);
-    p.out[axis] = output.size(first + 1 + axis);
-    p.from.spatial[axis] = input.stride(first + 1 + axis);
-    p.to.spatial[axis] = output.stride(first + 1 + axis);
+    p.in[axis] = from[first + 1 + axis];
+    p.out[axis] = to.size(first + 1 + axis);
+    p.from.spatial[axis] = from_strides[first + 1 + axis];
+    p.to.spatial[axis] = to.stride(first + 1 + axis);
     p.window[axis] = kernel_size[axis];
     p.stride[axis] = stride[axis];
     p.padding[axis] = padding[axis];
     p.dilation[axis] = dilation[axis];
   }
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const int64_t workspace = kernels.max_pool_workspace(p);
-  const int64_t each = std::max<int64_t>(1, output.numel() / p.tasks());
-  at::parallel_for(0, p.tasks(), 1 + 16384 / each, [&](int64_t begin, int64_t end) {
-    const Tensor memory = at::empty({workspace}, output.options());
-    kernels.max_pool(p, begin, end, memory.mutable_data_ptr<T>());
+  return p;
+}
+
+// Tasks that each write so many cells are shared out in parts worth a thread.
+int64_t grain(int64_t tasks, int64_t cells) {
+  return 1 + 16384 / std::max<int64_t>(1, cells / tasks);
+}
+
+bool has_kernel(const Tensor& tensor) {
+  return tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble;
+}
+
+// Fills the output, and taps where they are asked for.
+void pool(const Tensor& input, const Tensor& output, const Tensor& taps, IntArrayRef kernel_size,
+          IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation) {
+  if (output.numel() == 0) return;
+  with_huge_pages(output);
+  const Tensor source = input.contiguous(format_of(input));
+  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "max_pool2d", [&] {
+    auto p = describe<scalar_t>(source.sizes(), source.strides(), output, kernel_size, stride,
+                                padding, dilation);
+    p.input = source.const_data_ptr<scalar_t>();
+    p.output = output.mutable_data_ptr<scalar_t>();
+    if (taps.defined()) p.taps = taps.mutable_data_ptr<uint8_t>();
+    const auto& kernels = cpu::kernels<scalar_t>();
+    const int64_t workspace = kernels.max_pool_workspace(p);
+    at::parallel_for(0, p.tasks(), grain(p.tasks(), output.numel()),
+                     [&](int64_t begin, int64_t end) {
+                       const Tensor memory = at::empty({workspace}, output.options());
+                       kernels.max_pool(p, begin, end, memory.mutable_data_ptr<scalar_t>());
+                     });
   });
 }
 
 Tensor max_pool2d_cpu(const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride,
                       IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
   const Tensor output = empty_output(input, kernel_size, stride, padding, dilation, ceil_mode);
-  if (output.numel() == 0) return output;
-  if (input.scalar_type() != at::kFloat && input.scalar_type() != at::kDouble) {
+  if (!has_kernel(input)) {
     return at::max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode);
   }
-  with_huge_pages(output);
-  const auto format =
-      input.dim() == 4 ? input.suggest_memory_format() : at::MemoryFormat::Contiguous;
-  const Tensor source = input.contiguous(format);
-  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "max_pool2d", [&] {
-    pool<scalar_t>(source, output, kernel_size, stride, padding, dilation);
-  });
+  pool(input, output, Tensor(), kernel_size, stride, padding, dilation);
   return output;
+}
+
+std::tuple<Tensor, Tensor> max_pool2d_with_taps_cpu(const Tensor& input, IntArrayRef kernel_size,
+                                                    IntArrayRef stride, IntArrayRef padding,
+                                                    IntArrayRef dilation, bool ceil_mode) {
+  TORCH_CHECK(has_kernel(input), "max_pool2d: input: expected float32 or float64 where a gradient ",
+              "is asked for, got ", input.scalar_type());
+  auto result = empty_with_taps(input, kernel_size, stride, padding, dilation, ceil_mode);
+  pool(input, std::get<0>(result), std::get<1>(result), kernel_size, stride, padding, dilation);
+  return result;
+}
+
+Tensor max_pool2d_backward_cpu(const Tensor& grad_output, const Tensor& taps,
+                               IntArrayRef input_size, IntArrayRef kernel_size, IntArrayRef stride,
+                               IntArrayRef padding, IntArrayRef dilation) {
+  const Tensor result = empty_gradient(grad_output, taps, c10::fromIntArrayRefSlow(input_size),
+                                       kernel_size, stride, padding, dilation);
+  TORCH_CHECK(has_kernel(grad_output), "max_pool2d_backward: grad_output: expected float32 or ",
+              "float64, got ", grad_output.scalar_type());
+  if (grad_output.numel() == 0) return result.zero_();
+  with_huge_pages(result);
+  const Tensor where = taps.contiguous(format_of(taps));
+  const Tensor owed = grad_output.contiguous(format_of(taps));
+  AT_DISPATCH_FLOATING_TYPES(grad_output.scalar_type(), "max_pool2d_backward", [&] {
+    cpu::MaxPoolGradient<scalar_t> g{};
+    g.pool = describe<scalar_t>(result.sizes(), result.strides(), owed, kernel_size, stride,
+                                padding, dilation);
+    g.pool.taps = const_cast<uint8_t*>(where.const_data_ptr<uint8_t>());  // which is only read
+    g.grad_output = owed.const_data_ptr<scalar_t>();
+    g.input_gradient = result.mutable_data_ptr<scalar_t>();
+    // Channels of a pixel are shared out only where there are fewer images than threads.
+    const int64_t parts = cpu::divide_up(at::get_num_threads(), g.pool.N);
+    g.channels = cpu::round_up(cpu::divide_up(g.pool.C, parts), 16);
+    at::parallel_for(0, g.tasks(), grain(g.tasks(), result.numel()),
+                     [&](int64_t begin, int64_t end) {
+                       cpu::kernels<scalar_t>().max_pool_gradient(g, begin, end);
+                     });
+  });
+  return result;
+}
+
+using Forward = Tensor(const Tensor&, IntArrayRef, IntArrayRef, IntArrayRef, IntArrayRef, bool);
+
+template <typename Signature>
+auto operation(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+// What a node keeps beside tensors: the input's size and the geometry of the windows.
+struct Windows {
+  c10::SymDimVector input_size;
+  std::vector<int64_t> kernel_size, stride, padding, dilation;
+
+  void write(AutogradContext* context) const {
+    auto& kept = context->saved_data;
+    kept["input_size"] = c10::SymIntArrayRef(input_size);
+    kept["kernel_size"] = kernel_size;
+    kept["stride"] = stride;
+    kept["padding"] = padding;
+    kept["dilation"] = dilation;
+  }
+  static Windows read(AutogradContext* context) {
+    auto& kept = context->saved_data;
+    const auto size = kept["input_size"].toSymIntVector();
+    return {{size.begin(), size.end()},
+            kept["kernel_size"].toIntVector(),
+            kept["stride"].toIntVector(),
+            kept["padding"].toIntVector(),
+            kept["dilation"].toIntVector()};
+  }
+
+  Tensor gradient(const Tensor& grad_output, const Tensor& taps) const {
+    static const auto op =
+        operation<Tensor(const Tensor&, const Tensor&, c10::SymIntArrayRef, IntArrayRef,
+                         IntArrayRef, IntArrayRef, IntArrayRef)>("cnn_ext::max_pool2d_backward");
+    return op.call(grad_output, taps, input_size, kernel_size, stride, padding, dilation);
+  }
+
+  // The cells, of the input's size, that stand where the taps do; zero for a window without one.
+  Tensor winners(const Tensor& cells, const Tensor& taps) const {
+    Tensor at;  // the index in a map
+    const int64_t first = taps.dim() - 2;
+    for (int axis = 0; axis < 2; ++axis) {
+      const Tensor t = taps.to(at::kLong);
+      const Tensor tap = axis == 0 ? t.floor_divide(kernel_size[1]) : t.remainder(kernel_size[1]);
+      Tensor start = at::arange(taps.sym_size(first + axis), tap.options()) * stride[axis];
+      if (axis == 0) start = start.unsqueeze(-1);
+      const Tensor along = start - padding[axis] + tap * dilation[axis];
+      at = axis == 0 ? along * input_size[first + 1] : at + along;
+    }
+    const Tensor none = taps == cpu::kNoTap;
+    const Tensor found = cells.flatten(-2).gather(-1, at.masked_fill(none, 0).flatten(-2));
+    return found.view_symint(taps.sym_sizes()).masked_fill(none, 0);
+  }
+};
+
+struct MaxPoolNode : torch::autograd::Function<MaxPoolNode> {
+  static constexpr bool is_traceable = true;
+
+  static variable_list forward(AutogradContext* context, const Tensor& input,
+                               IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
+                               IntArrayRef dilation, bool ceil_mode) {
+    static const auto op =
+        operation<decltype(max_pool2d_with_taps_cpu)>("cnn_ext::max_pool2d_with_taps");
+    at::AutoDispatchBelowADInplaceOrView below;
+    const auto [output, taps] = op.call(input, kernel_size, stride, padding, dilation, ceil_mode);
+    const auto size = input.sym_sizes();
+    Windows{
+        {size.begin(), size.end()}, kernel_size.vec(), stride.vec(), padding.vec(), dilation.vec()}
+        .write(context);
+    context->save_for_backward({taps});
+    context->mark_non_differentiable({taps});
+    return {output, taps};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    variable_list result(6);
+    if (grads[0].defined()) {
+      result[0] = Windows::read(context).gradient(grads[0], context->get_saved_variables()[0]);
+    }
+    return result;
+  }
+};
+
+struct MaxPoolBackwardNode : torch::autograd::Function<MaxPoolBackwardNode> {
+  static constexpr bool is_traceable = true;
+
+  static Tensor forward(AutogradContext* context, const Tensor& grad_output, const Tensor& taps,
+                        c10::SymIntArrayRef input_size, IntArrayRef kernel_size, IntArrayRef stride,
+                        IntArrayRef padding, IntArrayRef dilation) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    const Windows windows{{input_size.begin(), input_size.end()},
+                          kernel_size.vec(),
+                          stride.vec(),
+                          padding.vec(),
+                          dilation.vec()};
+    windows.write(context);
+    context->save_for_backward({taps});
+    return windows.gradient(grad_output, taps);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    variable_list result(7);
+    if (grads[0].defined()) {
+      result[0] = Windows::read(context).winners(grads[0], context->get_saved_variables()[0]);
+    }
+    return result;
+  }
+};
+
+std::tuple<Tensor, Tensor> max_pool2d_with_taps_autograd(const Tensor& input,
+                                                         IntArrayRef kernel_size,
+                                                         IntArrayRef stride, IntArrayRef padding,
+                                                         IntArrayRef dilation, bool ceil_mode) {
+  static const auto op =
+      operation<decltype(max_pool2d_with_taps_cpu)>("cnn_ext::max_pool2d_with_taps");
+  if (records_gradient("max_pool2d_with_taps", {&input})) {
+    const auto both = MaxPoolNode::apply(input, kernel_size, stride, padding, dilation, ceil_mode);
+    return {both[0], both[1]};
+  }
+  at::AutoDispatchBelowADInplaceOrView below;
+  return op.call(input, kernel_size, stride, padding, dilation, ceil_mode);
+}
+
+Tensor max_pool2d_autograd(const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride,
+                           IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
+  static const auto op = operation<Forward>("cnn_ext::max_pool2d");
+  if (records_gradient("max_pool2d", {&input})) {
+    return MaxPoolNode::apply(input, kernel_size, stride, padding, dilation, ceil_mode)[0];
+  }
+  at::AutoDispatchBelowADInplaceOrView below;
+  return op.call(input, kernel_size, stride, padding, dilation, ceil_mode);
+}
+
+Tensor max_pool2d_backward_autograd(const Tensor& grad_output, const Tensor& taps,
+                                    c10::SymIntArrayRef input_size, IntArrayRef kernel_size,
+                                    IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation) {
+  if (records_gradient("max_pool2d_backward", {&grad_output})) {
+    return MaxPoolBackwardNode::apply(grad_output, taps, input_size, kernel_size, stride, padding,
+                                      dilation);
+  }
+  at::AutoDispatchBelowADInplaceOrView below;
+  const Windows windows{{input_size.begin(), input_size.end()},
+                        kernel_size.vec(),
+                        stride.vec(),
+                        padding.vec(),
+                        dilation.vec()};
+  return windows.gradient(grad_output, taps);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(cnn_ext, m) {
   m.def(
-      "max_pool2d(Tensor input, int[2] kernel_size, int[2] stride, int[2] padding, int[2] "
-      "dilation, "
-      "bool ceil_mode) -> Tensor");
+      "max_pool2d(Tensor input, int[2] kernel_size, int[2] stride, int[2] padding, "
+      "int[2] dilation, bool ceil_mode) -> Tensor");
+  m.def(
+      "max_pool2d_with_taps(Tensor input, int[2] kernel_size, int[2] stride, int[2] padding, "
+      "int[2] dilation, bool ceil_mode) -> (Tensor, Tensor)");
+  m.def(
+      "max_pool2d_backward(Tensor grad_output, Tensor taps, SymInt[] input_size, "
+      "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(cnn_ext, CompositeExplicitAutograd, m) {
-  m.impl("max_pool2d", [](const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride,
-                          IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
-    check_max_pool(input, kernel_size, stride, padding, dilation);
-    return at::max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode);
-  });
+TORCH_LIBRARY_IMPL(cnn_ext, CPU, m) {
+  m.impl("max_pool2d", max_pool2d_cpu);
+  m.impl("max_pool2d_with_taps", max_pool2d_with_taps_cpu);
+  m.impl("max_pool2d_backward", max_pool2d_backward_cpu);
 }
 
-TORCH_LIBRARY_IMPL(cnn_ext, CPU, m) { m.impl("max_pool2d", max_pool2d_cpu); }
+TORCH_LIBRARY_IMPL(cnn_ext, Meta, m) {
+  m.impl("max_pool2d", empty_output);
+  m.impl("max_pool2d_with_taps", empty_with_taps);
+  m.impl("max_pool2d_backward", empty_gradient);
+}
 
-TORCH_LIBRARY_IMPL(cnn_ext, Meta, m) { m.impl("max_pool2d", empty_output); }
+TORCH_LIBRARY_IMPL(cnn_ext, Autograd, m) {
+  m.impl("max_pool2d", max_pool2d_autograd);
+  m.impl("max_pool2d_with_taps", max_pool2d_with_taps_autograd);
+  m.impl("max_pool2d_backward", max_pool2d_backward_autograd);
+}
 
 }  // namespace cnn_ext

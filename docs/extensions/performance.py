@@ -29,6 +29,7 @@ NAMES = {
     "gigabytes_per_second_fitting": "fitting, GiB/s",
     "gigabytes_per_second_sum": "`sum()`, GiB/s",
     "local_response_norm": "local response normalisation",
+    "max_pool": "max-pooling",
     "milliseconds": "",
     "networks": "whole networks",
 }

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import cnn_ext
-from cnn_ext.bench import color_pca, local_response_norm, networks, rivals
+from cnn_ext.bench import color_pca, local_response_norm, max_pool, networks, rivals
 from cnn_ext.bench.options import Options, shapes
 from cnn_ext.functional import color_pca as shifted
 from cnn_ext.models import lenet5
@@ -107,6 +107,18 @@ def test_normalisation_has_a_row_for_each_direction():
         assert row["ratio"] == times["eager"] / times["ours"]
         assert row["memory"] == "in cache"
         assert row["error"] < 1e-6
+
+
+def test_max_pooling_has_a_row_for_each_pass_and_format():
+    layer = {"input": [2, 8, 5, 5], "kernel_size": 2, "stride": 2}
+    rows = list(max_pool.layer_rows("pool", layer, TINY))
+    assert [(row["pass"], row["format"]) for row in rows] == [
+        (what, form)
+        for what in ("forward", "forward and gradient")
+        for form in ("NCHW", "channels_last")
+    ]
+    for row in rows:
+        assert row["ratio"] == row["milliseconds"]["eager"] / row["milliseconds"]["ours"]
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

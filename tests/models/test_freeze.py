@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_no
 import cnn_ext
 from cnn_ext import freeze
 from cnn_ext._native import _C
-from cnn_ext.models.freeze import FrozenConv2d, FrozenLinear, FrozenMaxPool2d
+from cnn_ext.models.freeze import FrozenConv2d, FrozenLinear
 
 
 @pytest.fixture(autouse=True)
@@ -122,23 +122,12 @@ def test_batch_norm_becomes_part_of_a_linear_layer():
         frozen(torch.randn(3, 7, 5).double())
 
 
-@pytest.mark.parametrize("kept", [False, True], ids=["plain", "with indices"])
-def test_max_pooling_keeps_no_indices_that_nobody_asked_for(kept):
-    pool = torch.nn.MaxPool2d(3, 2, padding=1, ceil_mode=True, return_indices=kept)
+def test_max_pooling_is_swapped_as_by_convert():
+    pool = torch.nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
     frozen = cnn_ext.freeze(torch.nn.Sequential(pool))
-    assert type(frozen[0]) is (torch.nn.MaxPool2d if kept else FrozenMaxPool2d)
+    assert type(frozen[0]) is cnn_ext.nn.MaxPool2d
     x = torch.randn(2, 3, 9, 14)
     torch.testing.assert_close(frozen(x), pool(x), rtol=0, atol=0)
-    torch.testing.assert_close(frozen(x[0]), pool(x[0]), rtol=0, atol=0)
-    with pytest.raises(RuntimeError, match="cannot be trained"):
-        frozen.train()
-
-
-def test_max_pooling_has_a_gradient_where_it_is_asked_for():
-    frozen = cnn_ext.freeze(torch.nn.Sequential(torch.nn.MaxPool2d(2)))
-    x = torch.randn(1, 1, 4, 4, requires_grad=True)
-    (gradient,) = torch.autograd.grad(frozen(x).sum(), x)
-    assert gradient.count_nonzero() == 4
 
 
 def test_filters_are_kept_where_auto_may_choose_winograd():

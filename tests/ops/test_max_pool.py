@@ -1,12 +1,16 @@
-"""Max-pooling without indices, as frozen networks use it, against torch's."""
+"""Max-pooling against torch's: the operations, the Function, and functional.max_pool2d."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
-pool = torch.ops.cnn_ext.max_pool2d
+from cnn_ext import functional
+from cnn_ext.ops import MaxPool2dFunction
+
+ops = torch.ops.cnn_ext
 
 GEOMETRIES = [
     ((2, 2), (2, 2), (0, 0), (1, 1), False),
@@ -15,16 +19,35 @@ GEOMETRIES = [
     ((3, 3), (1, 1), (1, 1), (1, 1), False),
     ((2, 3), (3, 4), (1, 0), (2, 1), True),
 ]
+geometries = pytest.mark.parametrize("geometry", GEOMETRIES)
+layouts = pytest.mark.parametrize(
+    "layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "channels_last"]
+)
+
+
+def both(input, geometry):
+    """Output and gradient, ours and torch's; of small integers, so that sums are exact."""
+    results = []
+    for pool in (functional.max_pool2d, F.max_pool2d):
+        leaf = input.clone().requires_grad_()
+        output = pool(leaf, *geometry)
+        torch.manual_seed(0)
+        (gradient,) = torch.autograd.grad(output, leaf, torch.randint(-9, 9, output.shape).to(input))
+        results.append((output.detach(), gradient))
+    return results
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("geometry", GEOMETRIES)
+@layouts
+@geometries
 def test_it_is_torchs(geometry, layout, dtype, cpu_capability):
-    input = torch.randn(2, 19, 13, 37).to(dtype).contiguous(memory_format=layout)
-    output, expected = pool(input, *geometry), F.max_pool2d(input, *geometry)
-    assert torch.equal(output, expected)
+    input = torch.randn(2, 19, 13, 37).relu().to(dtype).contiguous(memory_format=layout)
+    (output, gradient), (its_output, its_gradient) = both(input, geometry)
+    assert torch.equal(output, its_output)
+    assert torch.equal(gradient, its_gradient)  # ties, of which a ReLU makes many, broken alike
+    assert torch.equal(ops.max_pool2d(input, *geometry), its_output)
     assert output.is_contiguous(memory_format=layout)
+    assert gradient.is_contiguous(memory_format=layout)
 
 
 @given(st.data())
@@ -38,21 +61,68 @@ def test_over_any_geometry_it_is_torchs(data):
         geometry.append((window, stride, padding, dilation))
         size.append(max(1, (window - 1) * dilation + 1 - 2 * padding) + draw(st.integers(0, 40)))
     arguments = (*(list(axis) for axis in zip(*geometry, strict=True)), draw(st.booleans()))
-    input = torch.randn(draw(st.integers(1, 2)), draw(st.integers(1, 20)), *size)
+    input = torch.randint(-4, 4, (draw(st.integers(1, 2)), draw(st.integers(1, 40)), *size)).float()
     if draw(st.booleans()):
         input = input.contiguous(memory_format=torch.channels_last)
     if draw(st.booleans()):
         input = input.transpose(2, 3).contiguous().transpose(2, 3)
-    if draw(st.booleans()):
-        input[torch.rand(input.shape) < 0.05] = torch.nan
+    for value in (torch.nan, -torch.inf):
+        if draw(st.booleans()):
+            input[torch.rand(input.shape) < draw(st.sampled_from((0.05, 0.9)))] = value
     expected = F.max_pool2d(input, *arguments)
-    torch.testing.assert_close(pool(input, *arguments), expected, rtol=0, atol=0, equal_nan=True)
+    same = {"rtol": 0, "atol": 0, "equal_nan": True}
+    torch.testing.assert_close(ops.max_pool2d(input, *arguments), expected, **same)
+    torch.testing.assert_close(ops.max_pool2d_with_taps(input, *arguments)[0], expected, **same)
+    reaches = [(window - 1) * dilation for window, _, _, dilation in geometry]
+    if all(reach < extent for reach, extent in zip(reaches, size, strict=True)):
+        # Else a window may lie in the padding alone, where torch's index is of no cell.
+        (_, ours), (_, theirs) = both(input, arguments)
+        torch.testing.assert_close(ours, theirs, **same)
+
+
+@layouts
+def test_a_window_in_the_padding_alone_owes_nothing(layout):
+    """Window 2, dilation 5, padding 3, one row: cells at -3 and 2 of a row that ends at 0."""
+    geometry = (2, 2), (1, 1), (3, 3), (5, 5), False
+    input = torch.randn(1, 20, 1, 1).contiguous(memory_format=layout).requires_grad_()
+    output, taps = ops.max_pool2d_with_taps(input, *geometry)
+    assert (taps[0, 0] == 255).all()
+    assert torch.isneginf(output).all()
+    (gradient,) = torch.autograd.grad(output.sum(), input)
+    assert not gradient.any()
+
+
+def test_nothing_is_kept_but_a_byte_for_every_window():
+    kept = []
+    input = torch.randn(2, 4, 8, 8, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        output = functional.max_pool2d(input, 2)
+    assert [(t.dtype, t.shape) for t in kept] == [(torch.uint8, output.shape)]
 
 
 @pytest.mark.parametrize("shape", [(3, 9, 9), (0, 3, 9, 9)])
 def test_shapes_at_the_edge(shape):
-    input = torch.randn(shape)
-    assert torch.equal(pool(input, *GEOMETRIES[1]), F.max_pool2d(input, *GEOMETRIES[1]))
+    (output, gradient), (its_output, its_gradient) = both(torch.randn(shape), GEOMETRIES[1])
+    assert torch.equal(output, its_output)
+    assert torch.equal(gradient, its_gradient)
+
+
+def test_windows_of_more_cells_than_a_byte_can_number():
+    input = torch.randn(2, 3, 20, 17)
+    for ours, theirs in zip(*both(input, ((20, 17),)), strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(RuntimeError, match="at most 255 cells to a window"):
+        ops.max_pool2d(input.requires_grad_(), (20, 17), (1, 1), (0, 0), (1, 1), False)
+
+
+def test_indices_are_torchs():
+    input = torch.randn(2, 3, 9, 9)
+    for ours, theirs in zip(
+        functional.max_pool2d(input, 2, return_indices=True),
+        F.max_pool2d(input, 2, return_indices=True),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +136,98 @@ def test_shapes_at_the_edge(shape):
 )
 def test_bad_input_is_named(input, arguments, message):
     with pytest.raises(RuntimeError, match=message):
-        pool(input, *arguments, False)
+        ops.max_pool2d(input, *arguments, False)
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_opcheck(geometry):
-    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
-    torch.library.opcheck(pool, (torch.randn(2, 3, 9, 13), *geometry), test_utils=tests)
+def test_bad_gradients_are_named():
+    taps = torch.zeros(1, 2, 2, 2, dtype=torch.uint8)
+    windows = ((2, 2), (2, 2), (0, 0), (1, 1))
+    for grad_output, taps_, message in [
+        (torch.zeros(1, 2, 2, 3), taps, "grad_output: expected the shape of taps"),
+        (torch.zeros(1, 2, 2, 2), taps.long(), "taps: expected uint8"),
+        (torch.zeros(1, 2, 2, 2).half(), taps, "grad_output: expected float32 or float64"),
+    ]:
+        with pytest.raises(RuntimeError, match=message):
+            ops.max_pool2d_backward(grad_output, taps_, (1, 2, 4, 4), *windows)
+    with pytest.raises(RuntimeError, match="input_size: expected one whose windows"):
+        ops.max_pool2d_backward(torch.zeros(1, 2, 2, 2), taps, (1, 2, 6, 4), *windows)
+
+
+@layouts
+def test_taps_that_no_window_has_stay_inside_the_input(layout):
+    taps = torch.arange(256, dtype=torch.uint8).repeat(9)[: 20 * 9].view(1, 20, 3, 3)
+    taps = taps.contiguous(memory_format=layout)
+    ones = torch.ones(1, 20, 3, 3).contiguous(memory_format=layout)
+    windows = ((3, 3), (2, 2), (1, 1), (1, 1))
+    gradient = ops.max_pool2d_backward(ones, taps, (1, 20, 5, 5), *windows)
+    assert gradient.sum() <= ones.sum()
+
+
+def distinct(*shape):
+    """Cells far enough apart that no difference quotient changes which is the greatest."""
+    count = torch.Size(shape).numel()
+    return torch.randperm(count).double().view(shape).requires_grad_()
+
+
+@layouts
+@geometries
+def test_gradients_of_every_order(geometry, layout):
+    input = distinct(2, 3, 9, 11).detach().contiguous(memory_format=layout).requires_grad_()
+
+    def pool(x):
+        return functional.max_pool2d(x, *geometry)
+
+    assert torch.autograd.gradcheck(pool, (input,), check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(pool, (input,), check_fwd_over_rev=True, fast_mode=True)
+
+    def apply(x):
+        return MaxPool2dFunction.apply(x, *geometry)[0]
+
+    assert torch.autograd.gradcheck(apply, (input,))
+    assert torch.autograd.gradgradcheck(apply, (input,))
+
+
+@geometries
+@pytest.mark.parametrize("shape", [(4, 2, 3, 9, 11), (4, 3, 9, 11)])
+def test_transforms(geometry, shape):
+    images, directions = torch.randn(shape), torch.randn(shape)
+
+    def ours(x):
+        return functional.max_pool2d(x, *geometry)
+
+    def theirs(x):
+        return F.max_pool2d(x, *geometry)
+
+    for pool in (torch.vmap, lambda f: torch.vmap(torch.func.grad(lambda x: f(x).square().sum()))):
+        torch.testing.assert_close(pool(ours)(images), pool(theirs)(images))
+    with dual_level():
+        dual = make_dual(images[0], directions[0])
+        torch.testing.assert_close(unpack_dual(ours(dual)), unpack_dual(theirs(dual)))
+
+
+def test_forward_mode_of_the_operation_is_refused():
+    with dual_level(), pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        ops.max_pool2d(make_dual(torch.ones(1, 4, 4), torch.ones(1, 4, 4)), *GEOMETRIES[0])
+
+
+def test_compiled_it_trains():
+    torch._dynamo.reset()
+    input = torch.randn(2, 3, 9, 11, requires_grad=True)
+    compiled = torch.compile(lambda x: functional.max_pool2d(x.relu(), 3, 2).square(), fullgraph=True)
+    plain = F.max_pool2d(input.relu(), 3, 2).square()
+    for a, b in ((compiled(input), plain), (compiled(input.detach()), plain.detach())):
+        torch.testing.assert_close(a, b)
+    (ours,), (theirs,) = (torch.autograd.grad(t.sum(), input) for t in (compiled(input), plain))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@geometries
+def test_opcheck(geometry, requires_grad):
+    input = torch.randn(2, 3, 9, 13, requires_grad=requires_grad)
+    *windows, _ = geometry
+    torch.library.opcheck(ops.max_pool2d, (input, *geometry))
+    torch.library.opcheck(ops.max_pool2d_with_taps, (input, *geometry))
+    output, taps = ops.max_pool2d_with_taps(input, *geometry)
+    grad = torch.randn(output.shape, requires_grad=requires_grad)
+    torch.library.opcheck(ops.max_pool2d_backward, (grad, taps, input.shape, *windows))

@@ -134,7 +134,8 @@ def test_a_network_is_measured_whichever_layers_it_is_built_of():
         model = alexnet(width=1 / 16, num_classes=3, image_size=64, layers=layers, init="he")
         report = report_of(model, torch.randn(1, 3, 64, 64))
         swapped = [layer.kind for layer in report.layers if layer.algorithm]
-        assert swapped == ["Conv2d", "LocalResponseNorm"] * 2 + ["Conv2d"] * 3
+        normed = ["Conv2d", "LocalResponseNorm", "MaxPool2d"]
+        assert swapped == [*normed, *normed, "Conv2d", "Conv2d", "Conv2d", "MaxPool2d"]
         assert report.first_parting is None
 
 

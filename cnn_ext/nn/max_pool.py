@@ -1,0 +1,26 @@
+"""``MaxPool2d``: a drop-in subclass of its ``torch.nn`` twin."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cnn_ext import functional
+
+
+class MaxPool2d(torch.nn.MaxPool2d):
+    """:class:`torch.nn.MaxPool2d`, computed by :func:`cnn_ext.functional.max_pool2d`.
+
+    It keeps no indices for the gradient, which in float32 are twice its output.
+
+    Example:
+        >>> MaxPool2d(3, stride=2)  # overlapping windows, as AlexNet's
+        MaxPool2d(kernel_size=3, stride=2, padding=0, dilation=1, ceil_mode=False)
+    """
+
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(N, C, H, W) or (C, H, W), as the twin's; with indices, if ``return_indices`` says so."""
+        return functional.max_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
+            self.return_indices,
+        )  # fmt: skip
