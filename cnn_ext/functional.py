@@ -18,6 +18,7 @@ from cnn_ext._native import _C  # first: registers torch.ops.cnn_ext
 from cnn_ext.ops import color_pca as pca
 from cnn_ext.ops import local_response_norm as lrn
 from cnn_ext.ops import max_pool as pool
+from cnn_ext.ops._transforms import transformed
 from cnn_ext.ops.convolution import convolution, convolution_relu, input_gradient
 
 Ints = int | Sequence[int]
@@ -407,7 +408,11 @@ def _conv_transpose(
     output = input_gradient(input, weight, (input.shape[0], channels, *size), *arguments)
     if any(beyond):
         output = F.pad(output, [amount for more in reversed(beyond) for amount in (0, more)])
-    return output if bias is None else output + bias.view(-1, *[1] * axes)
+    if bias is None:
+        return output
+    bias = bias.view(-1, *[1] * axes)
+    # In place is faster by a tensor, but not where a bias may have axes that the output lacks.
+    return output + bias if transformed() else output.add_(bias)
 
 
 def _check_ranks(name: str, axes: int, input: Tensor, weight: Tensor, first_two: str) -> None:

@@ -13,6 +13,15 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 
+def transformed() -> bool:
+    """Whether torch.compile, torch.func or forward-mode AD is active around the call."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
 def door(
     operation: Callable[..., Tensor], function: type[Function], dual: type[Function]
 ) -> Callable[..., Tensor]:

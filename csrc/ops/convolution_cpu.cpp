@@ -542,6 +542,66 @@ void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, cons
   }
 }
 
+// Whether the windows lie side by side, each cell of the input in one at most, and filters are
+// dense: the input gradient of a window is then one product of filters and the output's gradient.
+bool windows_tile(const cpu::Convolution& c) {
+  int64_t cells = c.C, last = (c.C - 1) * c.weight.c;
+  bool strided = false;
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    if (c.filter[axis] != c.stride[axis] || c.padding[axis] != 0) return false;
+    if (c.filter[axis] > 1 && c.dilation[axis] != 1) return false;
+    strided = strided || c.stride[axis] > 1;
+    cells *= c.filter[axis];
+    last += (c.filter[axis] - 1) * c.weight.spatial[axis];
+  }
+  return c.G == 1 && strided && last + 1 == cells;
+}
+
+constexpr int64_t kTileMemory = 1 << 20;  // elements, whatever the batch
+
+// Phases of the stride read the output's gradient again and again; but where they write whole
+// vectors of channels there is nothing to put in its place.
+constexpr int64_t kChannelsOfPhases = 32;
+
+// A product with as many filters as a window has cells, some images at a time; then each window is
+// put in its place.
+template <typename T>
+void input_gradient_by_tiles(const cpu::Convolution& c, const T* grad_output, const T* weight,
+                             const Tensor& result) {
+  cpu::Convolution g = c;  // of windows, with the filters' cells as output channels
+  g.C = c.K;
+  g.K = c.C * c.filter[0] * c.filter[1] * c.filter[2];
+  g.input = c.output;
+  g.weight.k = 1;
+  g.weight.c = c.weight.k;
+  const int64_t pixels = c.out[0] * c.out[1] * c.out[2];
+  g.output.c = pixels;
+  g.output.n = g.K * pixels;
+  g.output.spatial[0] = c.out[1] * c.out[2];
+  g.output.spatial[1] = c.out[2];
+  g.output.spatial[2] = 1;
+  bool covered = true;
+  at::DimVector size{0, c.C}, from{g.output.n, c.weight.c * pixels}, to{c.input.n, c.input.c};
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    covered = covered && c.in[axis] == c.out[axis] * c.stride[axis];
+    g.in[axis] = c.out[axis];
+    g.filter[axis] = g.stride[axis] = g.dilation[axis] = 1;
+    size.append({c.filter[axis], c.out[axis]});
+    from.append({c.weight.spatial[axis] * pixels, g.output.spatial[axis]});
+    to.append({c.input.spatial[axis], c.stride[axis] * c.input.spatial[axis]});
+  }
+  if (!covered) result.zero_();
+  const int64_t images = std::clamp<int64_t>(kTileMemory / g.output.n, 1, c.N);
+  const Tensor windows = at::empty({images * g.output.n}, result.options());
+  for (int64_t n = 0; n < c.N; n += images) {
+    size[0] = g.N = std::min(images, c.N - n);
+    implicit_gemm<T>(simplify(g, false), grad_output + n * c.output.n, weight, nullptr,
+                     windows.mutable_data_ptr<T>(), result);
+    result.as_strided(size, to, n * c.input.n + result.storage_offset())
+        .copy_(windows.as_strided(size, from));
+  }
+}
+
 template <typename T>
 void input_gradient(std::optional<Algorithm> named, const cpu::Convolution& shape,
                     const T* grad_output, const T* weight, T* grad_input, const Tensor& result) {
@@ -557,6 +617,10 @@ void input_gradient(std::optional<Algorithm> named, const cpu::Convolution& shap
   }
   if (chosen == Algorithm::direct && cpu::depthwise(shape)) {
     return depthwise<T>(shape, true, grad_output, weight, nullptr, grad_input, result);
+  }
+  const bool by_channels = shape.input.c == 1 && shape.C >= kChannelsOfPhases;
+  if (chosen == Algorithm::implicit_gemm && windows_tile(shape) && !by_channels) {
+    return input_gradient_by_tiles(shape, grad_output, weight, result);
   }
   by_phases(chosen == Algorithm::implicit_gemm ? simplify(shape, true) : shape);
 }

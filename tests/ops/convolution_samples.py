@@ -101,6 +101,10 @@ SAMPLES = [
     Sample("wide, every fourth cell", 2, 3, 20, (9, 150), (3, 5), stride=(1, 4), padding=2),
     Sample("long reduction", 2, 67, 15, (6, 5), (3, 3), padding=2),
     Sample("stride beyond filter", 2, 3, 4, (11, 13), (2, 2), stride=(3, 4)),
+    Sample("patches", 3, 3, 20, (12, 20), (4, 5), stride=(4, 5)),
+    Sample("patches and a border", 2, 5, 6, (13, 11), (4, 2), stride=(4, 2)),
+    Sample("patches of many channels", 2, 35, 6, (8, 6), (2, 2), stride=2),
+    Sample("tubelets", 2, 3, 6, (4, 7, 5), (2, 3, 1), stride=(2, 3, 1)),
     Sample("dilated", 2, 4, 6, (12, 11), (3, 2), padding=2, dilation=(2, 3)),
     Sample("dilated strided", 2, 4, 6, (17, 16), (3, 3), stride=(2, 3), padding=3, dilation=(4, 2)),
     Sample("grouped", 3, 6, 9, (8, 7), (3, 3), padding=1, groups=3),
@@ -119,9 +123,19 @@ LAYOUTS = [
     replace(sample, layout=layout)
     for sample in SAMPLES
     if sample.name
-    in ("lenet c3", "vgg", "grouped", "dilated strided", "pointwise", "lenet c5", "depthwise plain")
+    in (
+        "lenet c3",
+        "vgg",
+        "grouped",
+        "dilated strided",
+        "pointwise",
+        "lenet c5",
+        "depthwise plain",
+        "patches",
+        "patches of many channels",
+    )
     for layout in ("channels_last", "sliced", "transposed", "expanded", "overlapping")
-] + [replace(sample, layout="channels_last_3d") for sample in SAMPLES if sample.name == "volume"]
+] + [replace(s, layout="channels_last_3d") for s in SAMPLES if s.name in ("volume", "tubelets")]
 ALL = SAMPLES + LAYOUTS
 
 DEPTHWISE = [

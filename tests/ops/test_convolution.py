@@ -407,6 +407,13 @@ def test_results_are_the_same_bits_from_run_to_run(sample):
     assert all(torch.equal(a, b) for a, b in zip(results(), results(), strict=True))
 
 
+def test_patches_of_more_images_than_are_taken_at_a_time():
+    grad, weight = torch.randn(5, 2, 300, 300), torch.randn(2, 3, 2, 2)
+    arguments = [2, 2], [0, 0], [1, 1], 1
+    gradient = ops.convolution_input_gradient(grad, weight, (5, 3, 600, 600), *arguments, "auto")
+    assert_close(gradient, F.conv_transpose2d(grad.double(), weight.double(), stride=2), 1e-6)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
 def test_any_number_of_threads(threads):
     torch.set_num_threads(threads)
