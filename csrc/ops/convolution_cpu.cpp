@@ -542,6 +542,9 @@ void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, cons
   }
 }
 
+constexpr int64_t kTileMemory = 1 << 20;     // elements of windows at a time, whatever the batch,
+constexpr int64_t kMostOfAnImage = 1 << 21;  // unless one image has more, up to this
+
 // Whether the windows lie side by side, each cell of the input in one at most, and filters are
 // dense: the input gradient of a window is then one product of filters and the output's gradient.
 bool windows_tile(const cpu::Convolution& c) {
@@ -554,10 +557,9 @@ bool windows_tile(const cpu::Convolution& c) {
     cells *= c.filter[axis];
     last += (c.filter[axis] - 1) * c.weight.spatial[axis];
   }
-  return c.G == 1 && strided && last + 1 == cells;
+  return c.G == 1 && strided && last + 1 == cells &&
+         cells * c.out[0] * c.out[1] * c.out[2] <= kMostOfAnImage;
 }
-
-constexpr int64_t kTileMemory = 1 << 20;  // elements, whatever the batch
 
 // Phases of the stride read the output's gradient again and again; but where they write whole
 // vectors of channels there is nothing to put in its place.
