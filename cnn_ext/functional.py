@@ -89,7 +89,8 @@ def convolution_algorithm(
       channels or more only at stride 1;
     - ``"implicit_gemm"`` for the rest.
 
-    The input gradient of a strided convolution follows the rule in each phase of the stride. The weight
+    The input gradient of a strided convolution follows the rule in each phase of the stride (of windows
+    that lie side by side it may be one product, with ``"implicit_gemm"``). The weight
     gradient is ``"direct"``, where it is not Winograd, for fewer than 32 filters, and in channels_last
     for fewer than 16 channels, unless a filter reaches over more than a row of the output.
 
@@ -389,6 +390,8 @@ def _conv_transpose(
             f"{name}: bias: expected shape [{channels}], one value for each output channel, "
             f"got {list(bias.shape)}"
         )
+    if bias is not None and bias.dtype != input.dtype:
+        raise RuntimeError(f"{name}: bias: expected {input.dtype}, the input's, got {bias.dtype}")
     # Cells added at the end are padding given back; beyond that, no input reaches them.
     after = [max(p - more, 0) for p, more in zip(padding, output_padding, strict=True)]
     beyond = [max(more - p, 0) for p, more in zip(padding, output_padding, strict=True)]
@@ -412,7 +415,8 @@ def _conv_transpose(
         return output
     bias = bias.view(-1, *[1] * axes)
     # In place is faster by a tensor, but not where a bias may have axes that the output lacks.
-    return output + bias if transformed() else output.add_(bias)
+    apart = torch.compiler.is_compiling() or transformed()
+    return output + bias if apart else output.add_(bias)
 
 
 def _check_ranks(name: str, axes: int, input: Tensor, weight: Tensor, first_two: str) -> None:
@@ -571,7 +575,8 @@ def max_pool2d(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Max-pooling, as :func:`torch.nn.functional.max_pool2d`: the greatest cell of every window.
 
-    Bit by bit torch's result and gradient, which goes to the first of equals, and to the last NaN. What
+    torch's result and gradient, which goes to the first of equals, and to the last NaN, bit by bit but
+    for the sign of a zero. What
     is kept for it is a byte for every output, where torch keeps the input and an index of eight bytes.
 
     Args:
@@ -604,7 +609,7 @@ def max_pool2d(
     if return_indices:
         return F.max_pool2d_with_indices(input, size, step, border, apart, ceil_mode)
     ours = input.dtype in (torch.float32, torch.float64) and input.device.type in ("cpu", "meta")
-    if not ours or size[0] * size[-1] > 255:
+    if not ours or size[0] * size[-1] > pool.MOST_TAPS:
         return F.max_pool2d(input, size, step, border, apart, ceil_mode)
     return pool.max_pool2d(input, size, step, border, apart, ceil_mode)
 

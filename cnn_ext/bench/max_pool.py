@@ -1,7 +1,7 @@
 """Max-pooling against torch's, in both memory formats: forward alone, and with its gradient.
 
-Alone no gradient is asked for. torch keeps the input and an index for every output either way, ours a
-byte for every output if a gradient is; so the second pass is forward and backward together.
+Alone no gradient is asked for. torch computes an index for every output either way, ours a byte for
+every output if a gradient is asked for; so the second pass is forward and backward together.
 """
 
 from __future__ import annotations

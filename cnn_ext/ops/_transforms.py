@@ -14,12 +14,8 @@ from torch.autograd import Function, forward_ad
 
 
 def transformed() -> bool:
-    """Whether torch.compile, torch.func or forward-mode AD is active around the call."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    )
+    """Whether torch.func or forward-mode AD is active around a call that is not being compiled."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def door(
@@ -36,7 +32,7 @@ def door(
     def call(*arguments: Any) -> Tensor:
         if torch.compiler.is_compiling():
             return function.apply(*arguments)
-        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        if transformed():
             return dual.apply(*arguments)
         return operation(*arguments)
 

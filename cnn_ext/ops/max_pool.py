@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
-from cnn_ext.ops._transforms import door
+from cnn_ext.ops._transforms import door, transformed
 
+MOST_TAPS = 255  # of a window
 NO_TAP = 255  # of a window that lies in the padding alone
 
 
@@ -45,7 +46,7 @@ class MaxPool2dFunction(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         """Keeps the taps alone."""
-        input, *geometry, _ = inputs
+        input, *geometry = inputs
         taps = output[1]
         ctx.windows = input.shape, *geometry
         ctx.set_materialize_grads(False)
@@ -69,14 +70,14 @@ class MaxPool2dFunction(Function):
 class MaxPool2dGradientFunction(Function):
     """The gradient of max-pooling in its input.
 
-    ``apply(grad_output, taps, input_size, kernel_size, stride, padding, dilation)``
+    ``apply(grad_output, taps, input_size, kernel_size, stride, padding, dilation, ceil_mode)``
     """
 
     @staticmethod
-    def forward(grad_output, taps, input_size, kernel_size, stride, padding, dilation):
+    def forward(grad_output, taps, input_size, kernel_size, stride, padding, dilation, ceil_mode):
         """See the class."""
         return torch.ops.cnn_ext.max_pool2d_backward(
-            grad_output, taps, input_size, kernel_size, stride, padding, dilation
+            grad_output, taps, input_size, kernel_size, stride, padding, dilation, ceil_mode
         )
 
     @staticmethod
@@ -90,18 +91,19 @@ class MaxPool2dGradientFunction(Function):
     def backward(ctx, grad):
         """The gradient of grad_output."""
         (taps,) = ctx.saved_tensors
-        return None if grad is None else winners(grad, taps, *ctx.windows), *[None] * 6
+        return None if grad is None else winners(grad, taps, *ctx.windows), *[None] * 7
 
     @staticmethod
     def vmap(info, in_dims, grad_output, taps, input_size, *geometry):
         """One call: the mapped axis becomes more batch."""
         (grad_output, taps), unfold = _fold(info.batch_size, (grad_output, taps), in_dims)
-        batch = (grad_output.shape[0],) if grad_output.dim() == 4 else ()
-        size = (*batch, *input_size[-3:])
+        size = (grad_output.shape[0], *input_size[-3:])
         return unfold(input_gradient(grad_output, taps, size, *geometry)), 0
 
 
-def winners(cells: Tensor, taps: Tensor, input_size, kernel_size, stride, padding, dilation) -> Tensor:
+def winners(
+    cells: Tensor, taps: Tensor, input_size, kernel_size, stride, padding, dilation, ceil_mode
+) -> Tensor:
     """The cells, of the input's size, that stand where the taps do; zero for a window without one."""
     axes = []
     tap = taps.long()
@@ -142,14 +144,17 @@ input_gradient = door(torch.ops.cnn_ext.max_pool2d_backward, MaxPool2dGradientFu
 
 
 def max_pool2d(input: Tensor, *geometry) -> Tensor:
-    """Max-pooling; taps are found where a derivative asks for them."""
-    if torch.compiler.is_compiling():
-        through = input.requires_grad and torch.is_grad_enabled()
-    else:
-        through = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    if through:
+    """Max-pooling; taps are found where a derivative may ask for them."""
+    if torch.is_grad_enabled() if torch.compiler.is_compiling() else transformed():
         return max_pool2d_with_taps(input, *geometry)[0]
     return torch.ops.cnn_ext.max_pool2d(input, *geometry)
+
+
+@torch.library.register_vmap("cnn_ext::max_pool2d")
+def _(info, in_dims, input, *geometry):
+    """Where no derivative is asked for."""
+    (folded,), unfold = _fold(info.batch_size, (input,), in_dims)
+    return unfold(torch.ops.cnn_ext.max_pool2d(folded, *geometry)), 0
 
 
 def _fold(size: int, tensors: tuple[Tensor, ...], dims: tuple):

@@ -1,13 +1,20 @@
-// What the autograd kernels of every operation ask first.
+// What the autograd kernels of every operation share.
 #pragma once
 
 #include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/AutogradState.h>
 
 #include <algorithm>
 #include <initializer_list>
 
 namespace cnn_ext {
+
+// An operation by its name, to be called through the dispatcher.
+template <typename Signature>
+auto operation(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
 
 // A forward-mode tangent that reaches an operation's own autograd kernel would be dropped without a
 // word, and is refused.

@@ -301,11 +301,6 @@ Tensor convolution_weight_gradient_meta(const Tensor& grad_output, const Tensor&
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-template <typename Signature>
-auto operation(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 Tensor call_convolution(const Tensor& input, const Tensor& weight,
                         const std::optional<Tensor>& bias, SymIntArrayRef stride,
                         SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,

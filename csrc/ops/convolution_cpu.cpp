@@ -551,7 +551,8 @@ bool windows_tile(const cpu::Convolution& c) {
   int64_t cells = c.C, last = (c.C - 1) * c.weight.c;
   bool strided = false;
   for (int axis = 0; axis < kSpatial; ++axis) {
-    if (c.filter[axis] != c.stride[axis] || c.padding[axis] != 0) return false;
+    const bool inside = c.padding[axis] == 0 && c.out[axis] * c.stride[axis] <= c.in[axis];
+    if (c.filter[axis] != c.stride[axis] || !inside) return false;
     if (c.filter[axis] > 1 && c.dilation[axis] != 1) return false;
     strided = strided || c.stride[axis] > 1;
     cells *= c.filter[axis];

@@ -32,8 +32,10 @@ c10::SymDimVector output_size(const char* op, c10::SymIntArrayRef input_size,
   TORCH_CHECK(dim == 3 || dim == 4, op, ": input: expected (N, C, H, W) or (C, H, W), got shape ",
               input_size);
   const auto check = [&](const char* name, IntArrayRef values, int64_t least) {
-    TORCH_CHECK(values.size() == 2 && values[0] >= least && values[1] >= least, op, ": ", name,
-                ": expected two numbers of at least ", least, ", got ", values);
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+    const auto fits = [&](int64_t value) { return least <= value && value <= kMost; };
+    TORCH_CHECK(values.size() == 2 && fits(values[0]) && fits(values[1]), op, ": ", name,
+                ": expected two numbers of at least ", least, " and less than 2^31, got ", values);
   };
   check("kernel_size", kernel_size, 1);
   check("stride", stride, 1);
@@ -43,12 +45,13 @@ c10::SymDimVector output_size(const char* op, c10::SymIntArrayRef input_size,
   for (int axis = 0; axis < 2; ++axis) {
     c10::SymInt& extent = size[dim - 2 + axis];
     const int64_t reach = (kernel_size[axis] - 1) * dilation[axis], pad = padding[axis];
-    TORCH_CHECK(2 * pad <= reach + 1, op, ": padding: expected at most half a window, got ",
+    TORCH_CHECK(2 * pad <= kernel_size[axis], op, ": padding: expected at most half a window, got ",
                 padding, " for windows of ", kernel_size, " cells");
-    const c10::SymInt room = extent + 2 * pad - reach - 1;
+    // With ceil_mode a window may reach beyond the padding behind.
+    const c10::SymInt room = extent + 2 * pad - reach - 1 + (ceil_mode ? stride[axis] - 1 : 0);
     TORCH_CHECK(extent > 0 && room >= 0, op, ": input: expected at least one window along each ",
                 "axis, got shape ", input_size, " for windows of ", kernel_size, " cells");
-    c10::SymInt count = (room + (ceil_mode ? stride[axis] - 1 : 0)) / stride[axis] + 1;
+    c10::SymInt count = room / stride[axis] + 1;
     // No window starts in the padding behind.
     if (ceil_mode && (count - 1) * stride[axis] >= extent + pad) count = count - 1;
     extent = count;
@@ -67,31 +70,35 @@ Tensor empty_taps(const Tensor& output) {
   return at::empty_like(output, output.options().dtype(at::kByte));
 }
 
+void check_taps(const char* op, IntArrayRef kernel_size) {
+  TORCH_CHECK(kernel_size[0] <= cpu::kMostTaps && kernel_size[1] <= cpu::kMostTaps &&
+                  kernel_size[0] * kernel_size[1] <= cpu::kMostTaps,
+              op, ": kernel_size: expected at most ", cpu::kMostTaps,
+              " cells to a window where a gradient is asked for, got ", kernel_size);
+}
+
 std::tuple<Tensor, Tensor> empty_with_taps(const Tensor& input, IntArrayRef kernel_size,
                                            IntArrayRef stride, IntArrayRef padding,
                                            IntArrayRef dilation, bool ceil_mode) {
   const Tensor output = empty_output(input, kernel_size, stride, padding, dilation, ceil_mode);
-  TORCH_CHECK(kernel_size[0] * kernel_size[1] <= cpu::kMostTaps,
-              "max_pool2d: kernel_size: expected at most ", cpu::kMostTaps,
-              " cells to a window where a gradient is asked for, got ", kernel_size);
+  check_taps("max_pool2d", kernel_size);
   return {output, empty_taps(output)};
 }
 
 Tensor empty_gradient(const Tensor& grad_output, const Tensor& taps, c10::SymIntArrayRef input_size,
                       IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
-                      IntArrayRef dilation) {
+                      IntArrayRef dilation, bool ceil_mode) {
   constexpr auto op = "max_pool2d_backward";
   TORCH_CHECK(taps.scalar_type() == at::kByte, op, ": taps: expected uint8, got ",
               taps.scalar_type());
   TORCH_CHECK(grad_output.sym_sizes() == taps.sym_sizes(), op,
               ": grad_output: expected the shape of taps, ", taps.sym_sizes(), ", got ",
               grad_output.sym_sizes());
-  const auto fits = [&](bool ceil_mode) {
-    return c10::SymIntArrayRef(output_size(op, input_size, kernel_size, stride, padding, dilation,
-                                           ceil_mode)) == taps.sym_sizes();
-  };
-  TORCH_CHECK(fits(false) || fits(true), op, ": input_size: expected one whose windows are those ",
-              "of taps, ", taps.sym_sizes(), ", got ", input_size);
+  const auto size = output_size(op, input_size, kernel_size, stride, padding, dilation, ceil_mode);
+  check_taps(op, kernel_size);
+  TORCH_CHECK(c10::SymIntArrayRef(size) == taps.sym_sizes(), op,
+              ": input_size: expected one whose windows are those of taps, ", taps.sym_sizes(),
+              ", got ", input_size);
   return at::empty_symint(input_size, grad_output.options().memory_format(format_of(taps)));
 }
 
@@ -111,14 +118,14 @@ cpu::MaxPool<T> describe(IntArrayRef from, IntArrayRef from_strides, const Tenso
     p.from.spatial[axis] = from_strides[first + 1 + axis];
     p.to.spatial[axis] = to.stride(first + 1 + axis);
     p.window[axis] = kernel_size[axis];
-    p.stride[axis] = stride[axis];
+    p.stride[axis] = p.out[axis] == 1 ? 1 : stride[axis];  // one window goes nowhere
     p.padding[axis] = padding[axis];
     p.dilation[axis] = dilation[axis];
   }
   return p;
 }
 
-// Tasks that each write so many cells are shared out in parts worth a thread.
+// Tasks that read or write so many cells are shared out in parts worth a thread.
 int64_t grain(int64_t tasks, int64_t cells) {
   return 1 + 16384 / std::max<int64_t>(1, cells / tasks);
 }
@@ -141,7 +148,7 @@ void pool(const Tensor& input, const Tensor& output, const Tensor& taps, IntArra
     if (taps.defined()) p.taps = taps.mutable_data_ptr<uint8_t>();
     const auto& kernels = cpu::kernels<scalar_t>();
     const int64_t workspace = kernels.max_pool_workspace(p);
-    at::parallel_for(0, p.tasks(), grain(p.tasks(), output.numel()),
+    at::parallel_for(0, p.tasks(), grain(p.tasks(), std::max(source.numel(), output.numel())),
                      [&](int64_t begin, int64_t end) {
                        const Tensor memory = at::empty({workspace}, output.options());
                        kernels.max_pool(p, begin, end, memory.mutable_data_ptr<scalar_t>());
@@ -151,10 +158,10 @@ void pool(const Tensor& input, const Tensor& output, const Tensor& taps, IntArra
 
 Tensor max_pool2d_cpu(const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride,
                       IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
-  const Tensor output = empty_output(input, kernel_size, stride, padding, dilation, ceil_mode);
   if (!has_kernel(input)) {
     return at::max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode);
   }
+  const Tensor output = empty_output(input, kernel_size, stride, padding, dilation, ceil_mode);
   pool(input, output, Tensor(), kernel_size, stride, padding, dilation);
   return output;
 }
@@ -171,9 +178,9 @@ std::tuple<Tensor, Tensor> max_pool2d_with_taps_cpu(const Tensor& input, IntArra
 
 Tensor max_pool2d_backward_cpu(const Tensor& grad_output, const Tensor& taps,
                                IntArrayRef input_size, IntArrayRef kernel_size, IntArrayRef stride,
-                               IntArrayRef padding, IntArrayRef dilation) {
+                               IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
   const Tensor result = empty_gradient(grad_output, taps, c10::fromIntArrayRefSlow(input_size),
-                                       kernel_size, stride, padding, dilation);
+                                       kernel_size, stride, padding, dilation, ceil_mode);
   TORCH_CHECK(has_kernel(grad_output), "max_pool2d_backward: grad_output: expected float32 or ",
               "float64, got ", grad_output.scalar_type());
   if (grad_output.numel() == 0) return result.zero_();
@@ -200,39 +207,44 @@ Tensor max_pool2d_backward_cpu(const Tensor& grad_output, const Tensor& taps,
 
 using Forward = Tensor(const Tensor&, IntArrayRef, IntArrayRef, IntArrayRef, IntArrayRef, bool);
 
-template <typename Signature>
-auto operation(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+using Backward = Tensor(const Tensor&, const Tensor&, c10::SymIntArrayRef, IntArrayRef, IntArrayRef,
+                        IntArrayRef, IntArrayRef, bool);
+
+Tensor call_backward(const Tensor& grad_output, const Tensor& taps, c10::SymIntArrayRef input_size,
+                     IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
+                     IntArrayRef dilation, bool ceil_mode) {
+  static const auto op = operation<Backward>("cnn_ext::max_pool2d_backward");
+  return op.call(grad_output, taps, input_size, kernel_size, stride, padding, dilation, ceil_mode);
 }
 
 // What a node keeps beside tensors: the input's size and the geometry of the windows.
 struct Windows {
-  c10::SymDimVector input_size;
+  std::vector<c10::SymInt> input_size;
   std::vector<int64_t> kernel_size, stride, padding, dilation;
+  bool ceil_mode;
 
-  void write(AutogradContext* context) const {
+  static void write(AutogradContext* context, c10::SymIntArrayRef input_size,
+                    IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
+                    IntArrayRef dilation, bool ceil_mode) {
     auto& kept = context->saved_data;
-    kept["input_size"] = c10::SymIntArrayRef(input_size);
+    kept["input_size"] = input_size;
     kept["kernel_size"] = kernel_size;
     kept["stride"] = stride;
     kept["padding"] = padding;
     kept["dilation"] = dilation;
+    kept["ceil_mode"] = ceil_mode;
   }
-  static Windows read(AutogradContext* context) {
-    auto& kept = context->saved_data;
-    const auto size = kept["input_size"].toSymIntVector();
-    return {{size.begin(), size.end()},
-            kept["kernel_size"].toIntVector(),
-            kept["stride"].toIntVector(),
-            kept["padding"].toIntVector(),
-            kept["dilation"].toIntVector()};
-  }
+  explicit Windows(AutogradContext* context)
+      : input_size(context->saved_data["input_size"].toSymIntVector()),
+        kernel_size(context->saved_data["kernel_size"].toIntVector()),
+        stride(context->saved_data["stride"].toIntVector()),
+        padding(context->saved_data["padding"].toIntVector()),
+        dilation(context->saved_data["dilation"].toIntVector()),
+        ceil_mode(context->saved_data["ceil_mode"].toBool()) {}
 
   Tensor gradient(const Tensor& grad_output, const Tensor& taps) const {
-    static const auto op =
-        operation<Tensor(const Tensor&, const Tensor&, c10::SymIntArrayRef, IntArrayRef,
-                         IntArrayRef, IntArrayRef, IntArrayRef)>("cnn_ext::max_pool2d_backward");
-    return op.call(grad_output, taps, input_size, kernel_size, stride, padding, dilation);
+    return call_backward(grad_output, taps, input_size, kernel_size, stride, padding, dilation,
+                         ceil_mode);
   }
 
   // The cells, of the input's size, that stand where the taps do; zero for a window without one.
@@ -263,10 +275,7 @@ struct MaxPoolNode : torch::autograd::Function<MaxPoolNode> {
         operation<decltype(max_pool2d_with_taps_cpu)>("cnn_ext::max_pool2d_with_taps");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto [output, taps] = op.call(input, kernel_size, stride, padding, dilation, ceil_mode);
-    const auto size = input.sym_sizes();
-    Windows{
-        {size.begin(), size.end()}, kernel_size.vec(), stride.vec(), padding.vec(), dilation.vec()}
-        .write(context);
+    Windows::write(context, input.sym_sizes(), kernel_size, stride, padding, dilation, ceil_mode);
     context->save_for_backward({taps});
     context->mark_non_differentiable({taps});
     return {output, taps};
@@ -275,7 +284,7 @@ struct MaxPoolNode : torch::autograd::Function<MaxPoolNode> {
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     variable_list result(6);
     if (grads[0].defined()) {
-      result[0] = Windows::read(context).gradient(grads[0], context->get_saved_variables()[0]);
+      result[0] = Windows(context).gradient(grads[0], context->get_saved_variables()[0]);
     }
     return result;
   }
@@ -286,22 +295,18 @@ struct MaxPoolBackwardNode : torch::autograd::Function<MaxPoolBackwardNode> {
 
   static Tensor forward(AutogradContext* context, const Tensor& grad_output, const Tensor& taps,
                         c10::SymIntArrayRef input_size, IntArrayRef kernel_size, IntArrayRef stride,
-                        IntArrayRef padding, IntArrayRef dilation) {
+                        IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const Windows windows{{input_size.begin(), input_size.end()},
-                          kernel_size.vec(),
-                          stride.vec(),
-                          padding.vec(),
-                          dilation.vec()};
-    windows.write(context);
+    Windows::write(context, input_size, kernel_size, stride, padding, dilation, ceil_mode);
     context->save_for_backward({taps});
-    return windows.gradient(grad_output, taps);
+    return call_backward(grad_output, taps, input_size, kernel_size, stride, padding, dilation,
+                         ceil_mode);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    variable_list result(7);
+    variable_list result(8);
     if (grads[0].defined()) {
-      result[0] = Windows::read(context).winners(grads[0], context->get_saved_variables()[0]);
+      result[0] = Windows(context).winners(grads[0], context->get_saved_variables()[0]);
     }
     return result;
   }
@@ -333,18 +338,15 @@ Tensor max_pool2d_autograd(const Tensor& input, IntArrayRef kernel_size, IntArra
 
 Tensor max_pool2d_backward_autograd(const Tensor& grad_output, const Tensor& taps,
                                     c10::SymIntArrayRef input_size, IntArrayRef kernel_size,
-                                    IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation) {
+                                    IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
+                                    bool ceil_mode) {
   if (records_gradient("max_pool2d_backward", {&grad_output})) {
     return MaxPoolBackwardNode::apply(grad_output, taps, input_size, kernel_size, stride, padding,
-                                      dilation);
+                                      dilation, ceil_mode);
   }
   at::AutoDispatchBelowADInplaceOrView below;
-  const Windows windows{{input_size.begin(), input_size.end()},
-                        kernel_size.vec(),
-                        stride.vec(),
-                        padding.vec(),
-                        dilation.vec()};
-  return windows.gradient(grad_output, taps);
+  return call_backward(grad_output, taps, input_size, kernel_size, stride, padding, dilation,
+                       ceil_mode);
 }
 
 }  // namespace
@@ -358,7 +360,8 @@ TORCH_LIBRARY_FRAGMENT(cnn_ext, m) {
       "int[2] dilation, bool ceil_mode) -> (Tensor, Tensor)");
   m.def(
       "max_pool2d_backward(Tensor grad_output, Tensor taps, SymInt[] input_size, "
-      "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation) -> Tensor");
+      "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode) "
+      "-> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(cnn_ext, CPU, m) {

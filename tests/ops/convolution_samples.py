@@ -103,6 +103,7 @@ SAMPLES = [
     Sample("stride beyond filter", 2, 3, 4, (11, 13), (2, 2), stride=(3, 4)),
     Sample("patches", 3, 3, 20, (12, 20), (4, 5), stride=(4, 5)),
     Sample("patches and a border", 2, 5, 6, (13, 11), (4, 2), stride=(4, 2)),
+    Sample("patches beyond the end", 2, 3, 4, (5, 7), (2, 2), stride=2, padding=(0, 1, 0, 1)),
     Sample("patches of many channels", 2, 35, 6, (8, 6), (2, 2), stride=2),
     Sample("tubelets", 2, 3, 6, (4, 7, 5), (2, 3, 1), stride=(2, 3, 1)),
     Sample("dilated", 2, 4, 6, (12, 11), (3, 2), padding=2, dilation=(2, 3)),

@@ -82,9 +82,9 @@ def test_over_any_geometry_it_is_torchs(data):
 
 @layouts
 def test_a_window_in_the_padding_alone_owes_nothing(layout):
-    """Window 2, dilation 5, padding 3, one row: cells at -3 and 2 of a row that ends at 0."""
-    geometry = (2, 2), (1, 1), (3, 3), (5, 5), False
-    input = torch.randn(1, 20, 1, 1).contiguous(memory_format=layout).requires_grad_()
+    """Window 2, dilation 5, padding 1: cells at -1 and 4 of a row that ends at 3."""
+    geometry = (2, 2), (1, 1), (1, 1), (5, 5), False
+    input = torch.randn(1, 20, 4, 4).contiguous(memory_format=layout).requires_grad_()
     output, taps = ops.max_pool2d_with_taps(input, *geometry)
     assert (taps[0, 0] == 255).all()
     assert torch.isneginf(output).all()
@@ -98,6 +98,23 @@ def test_nothing_is_kept_but_a_byte_for_every_window():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         output = functional.max_pool2d(input, 2)
     assert [(t.dtype, t.shape) for t in kept] == [(torch.uint8, output.shape)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "windows"),
+    [
+        ((1, 1, 2, 2), (3, 2, 0, 1, True)),  # no whole window
+        ((1, 2, 5, 3000), ((1, 2), (1, 999))),
+        ((1, 1, 8, 8), (2, 2**31 - 1)),  # one window, and a stride to nowhere
+        ((2, 20, 14, 14), (14,)),
+    ],
+)
+@layouts
+def test_windows_at_the_edge(shape, windows, layout):
+    input = torch.randn(shape).contiguous(memory_format=layout)
+    for ours, theirs in zip(*both(input, windows), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(functional.max_pool2d(input, *windows), F.max_pool2d(input, *windows))
 
 
 @pytest.mark.parametrize("shape", [(3, 9, 9), (0, 3, 9, 9)])
@@ -131,7 +148,9 @@ def test_indices_are_torchs():
         (torch.zeros(4, 4), ((2, 2), (2, 2), (0, 0), (1, 1)), r"input: expected \(N, C, H, W\)"),
         (torch.zeros(1, 4, 4), ((0, 2), (2, 2), (0, 0), (1, 1)), "kernel_size: .* got .0, 2."),
         (torch.zeros(1, 4, 4), ((2, 2), (2, 2), (2, 0), (1, 1)), "padding: expected at most half"),
+        (torch.zeros(1, 4, 4), ((2, 2), (2, 2), (2, 0), (5, 1)), "padding: expected at most half"),
         (torch.zeros(1, 4, 4), ((5, 2), (2, 2), (0, 0), (1, 1)), "at least one window"),
+        (torch.zeros(1, 4, 4), ((2, 2), (2**62, 2), (0, 0), (1, 1)), "stride: .* less than 2.31"),
     ],
 )
 def test_bad_input_is_named(input, arguments, message):
@@ -148,9 +167,13 @@ def test_bad_gradients_are_named():
         (torch.zeros(1, 2, 2, 2).half(), taps, "grad_output: expected float32 or float64"),
     ]:
         with pytest.raises(RuntimeError, match=message):
-            ops.max_pool2d_backward(grad_output, taps_, (1, 2, 4, 4), *windows)
+            ops.max_pool2d_backward(grad_output, taps_, (1, 2, 4, 4), *windows, False)
     with pytest.raises(RuntimeError, match="input_size: expected one whose windows"):
-        ops.max_pool2d_backward(torch.zeros(1, 2, 2, 2), taps, (1, 2, 6, 4), *windows)
+        ops.max_pool2d_backward(torch.zeros(1, 2, 2, 2), taps, (1, 2, 6, 4), *windows, False)
+    one = torch.zeros(1, 1, 1, 1)
+    windows = (300, 300), (1, 1), (0, 0), (1, 1)
+    with pytest.raises(RuntimeError, match="max_pool2d_backward: kernel_size: expected at most 255"):
+        ops.max_pool2d_backward(one, one.byte(), (1, 1, 300, 300), *windows, False)
 
 
 @layouts
@@ -159,7 +182,7 @@ def test_taps_that_no_window_has_stay_inside_the_input(layout):
     taps = taps.contiguous(memory_format=layout)
     ones = torch.ones(1, 20, 3, 3).contiguous(memory_format=layout)
     windows = ((3, 3), (2, 2), (1, 1), (1, 1))
-    gradient = ops.max_pool2d_backward(ones, taps, (1, 20, 5, 5), *windows)
+    gradient = ops.max_pool2d_backward(ones, taps, (1, 20, 5, 5), *windows, False)
     assert gradient.sum() <= ones.sum()
 
 
@@ -221,13 +244,25 @@ def test_compiled_it_trains():
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("grad_mode", [False, True])
+def test_compiled_under_vmap(grad_mode):
+    torch._dynamo.reset()
+    images = torch.randn(4, 2, 3, 9, 11)
+
+    def pool(x):
+        return functional.max_pool2d(x, 3, 2, ceil_mode=True)
+
+    with torch.set_grad_enabled(grad_mode):
+        mapped = torch.compile(torch.vmap(pool), backend="aot_eager", fullgraph=True)(images)
+    torch.testing.assert_close(mapped, pool(images.flatten(0, 1)).unflatten(0, (4, 2)))
+
+
 @pytest.mark.parametrize("requires_grad", [False, True])
 @geometries
 def test_opcheck(geometry, requires_grad):
     input = torch.randn(2, 3, 9, 13, requires_grad=requires_grad)
-    *windows, _ = geometry
     torch.library.opcheck(ops.max_pool2d, (input, *geometry))
     torch.library.opcheck(ops.max_pool2d_with_taps, (input, *geometry))
     output, taps = ops.max_pool2d_with_taps(input, *geometry)
     grad = torch.randn(output.shape, requires_grad=requires_grad)
-    torch.library.opcheck(ops.max_pool2d_backward, (grad, taps, input.shape, *windows))
+    torch.library.opcheck(ops.max_pool2d_backward, (grad, taps, input.shape, *geometry))

@@ -73,20 +73,26 @@ int64_t pool_row(const MaxPool<T>& p) {
   return round_up(read > held ? read : held, Vec<T>::kLanes) + Vec<T>::kLanes;
 }
 
+// Cells of a phase of that row, with as many more as a vector may read beyond.
+template <typename T>
+int64_t pool_phase(const MaxPool<T>& p) {
+  return divide_up(pool_row(p), p.stride[1]) + Vec<T>::kLanes;
+}
+
 // Rows of the input that the windows of an output row reach.
 template <typename T>
 int64_t pool_rows_reached(const MaxPool<T>& p) {
   return (p.window[0] - 1) * p.dilation[0] + 1;
 }
 
-// Without taps a padded row, its phases, and a row of the output. With taps a ring of rows in
-// phases in place of one, the first tap of every window, and where in the ring the taps lie.
+// A padded row, a row of the output, and rows in phases: one without taps, a ring of those that the
+// windows reach with them; then also where in the ring taps lie, and every window's first tap.
 template <typename T>
 int64_t max_pool_workspace(const MaxPool<T>& p) {
   if (p.innermost()) return 0;
-  const int64_t row = pool_row(p);
-  if (!p.taps) return row * (p.stride[1] + 2);
-  return row * (pool_rows_reached(p) * p.stride[1] + 3) + 2 * (kMostTaps + 1);
+  const int64_t row = pool_row(p), phases = pool_phase(p) * p.stride[1];
+  if (!p.taps) return 2 * row + phases;
+  return 2 * (kMostTaps + 1) + 3 * row + pool_rows_reached(p) * phases;
 }
 
 // The windows of one output pixel in `Vectors` vectors of channels, the last of them `lanes` wide.
@@ -181,10 +187,10 @@ inline void pool_rows(const T* from, int64_t step, int64_t rows, int64_t length,
   }
 }
 
-// Sorts a padded row by the phases of the stride, `length` cells apart; a stride of 1 is a copy.
+// Sorts a padded row by the phases of the stride, each `pitch` cells from the one before.
 template <typename T>
-inline void split_row(const T* row, int64_t stride, int64_t length, T* to) {
-  for (int64_t phase = 0; phase < stride; ++phase, to += length) {
+inline void split_row(const T* row, int64_t stride, int64_t length, int64_t pitch, T* to) {
+  for (int64_t phase = 0; phase < stride; ++phase, to += pitch) {
     const int64_t count = divide_up(length - phase, stride);
     int64_t j = 0;
     if (stride == 2) j = copy_every<T, 2>(row + phase, count, to);
@@ -196,10 +202,11 @@ inline void split_row(const T* row, int64_t stride, int64_t length, T* to) {
 template <typename T>
 void pool_map(const MaxPool<T>& p, const T* input, T* output, T* workspace) {
   using V = Vec<T>;
-  const int64_t length = pool_row(p), stride = p.stride[1];
-  T* const row = workspace;              // padded
-  T* const phases = workspace + length;  // of it
-  T* const line = phases + stride * length;
+  const int64_t length = pool_row(p), pitch = pool_phase(p), stride = p.stride[1];
+  T* const row = workspace;  // padded
+  T* const line = row + length;
+  T* const phases = line + length;  // of the row
+  const int64_t phase_step = p.dilation[1] % stride, step = p.dilation[1] / stride;
   for (int64_t i = 0; i < length; ++i) row[i] = lowest<T>();
   for (int64_t y = 0; y < p.out[0]; ++y, output += p.to.spatial[0]) {
     const int64_t h = y * p.stride[0] - p.padding[0];
@@ -211,13 +218,19 @@ void pool_map(const MaxPool<T>& p, const T* input, T* output, T* workspace) {
     } else {
       for (int64_t j = 0; j < p.in[1]; ++j) row[p.padding[1] + j] = lowest<T>();
     }
-    if (stride > 1) split_row(row, stride, length, phases);
+    if (stride > 1) split_row(row, stride, length, pitch, phases);
     const T* const from = stride > 1 ? phases : row;
     for (int64_t x = 0; x < p.out[1]; x += V::kLanes) {
       V most = V::load(from + x);
+      int64_t phase = 0, cell = x;
       for (int64_t s = 1; s < p.window[1]; ++s) {
-        const int64_t tap = s * p.dilation[1];
-        most = most.maximum(V::load(from + tap % stride * length + tap / stride + x));
+        phase += phase_step;
+        cell += step;
+        if (phase >= stride) {
+          phase -= stride;
+          ++cell;
+        }
+        most = most.maximum(V::load(from + phase * pitch + cell));
       }
       most.store(line + x);
     }
@@ -246,23 +259,35 @@ inline void pool_taps(const T* cells, const int64_t* places, int64_t count, int6
   }
 }
 
+// What the maps of a call share: every window's first tap in its row, kNoTap where a window lies in
+// the padding alone. Whether there is such a one.
 template <typename T>
-void pool_map_taps(const MaxPool<T>& p, const T* input, T* output, uint8_t* taps, T* workspace) {
+bool first_taps(const MaxPool<T>& p, T* workspace) {
   using Tap = typename Winner<T>::Tap;
-  const int64_t length = pool_row(p), stride = p.stride[1];
-  const int64_t reached = pool_rows_reached(p), slot = stride * length;
-  int64_t* const places = reinterpret_cast<int64_t*>(workspace);
-  T* const row = workspace + 2 * (kMostTaps + 1);
-  T* const cells = row + length;
-  T* const line = cells + reached * slot;
-  Tap* const starts = reinterpret_cast<Tap*>(line + length);
-  for (int64_t i = 0; i < length; ++i) row[i] = lowest<T>();
-  bool gaps = false;  // windows in the padding alone
-  for (int64_t x = 0; x < length; ++x) {
-    const PoolRange columns(x * stride - p.padding[1], p.dilation[1], p.window[1], p.in[1]);
+  Tap* const starts = reinterpret_cast<Tap*>(workspace + 2 * (kMostTaps + 1));
+  bool gaps = false;
+  for (int64_t x = 0; x < pool_row(p); ++x) {
+    const PoolRange columns(x * p.stride[1] - p.padding[1], p.dilation[1], p.window[1], p.in[1]);
     starts[x] = columns.empty() ? kNoTap : static_cast<Tap>(columns.first);
     gaps = gaps || (columns.empty() && x < p.out[1]);
   }
+  return gaps;
+}
+
+// The workspace holds the first taps.
+template <typename T>
+void pool_map_taps(const MaxPool<T>& p, bool gaps, const T* input, T* output, uint8_t* taps,
+                   T* workspace) {
+  using Tap = typename Winner<T>::Tap;
+  const int64_t length = pool_row(p), pitch = pool_phase(p), stride = p.stride[1];
+  const int64_t reached = pool_rows_reached(p), slot = stride * pitch;
+  int64_t* const places = reinterpret_cast<int64_t*>(workspace);
+  T* const after_places = workspace + 2 * (kMostTaps + 1);
+  const Tap* const starts = reinterpret_cast<const Tap*>(after_places);
+  T* const row = after_places + length;
+  T* const line = row + length;
+  T* const cells = line + length;
+  for (int64_t i = 0; i < length; ++i) row[i] = lowest<T>();
   int64_t held = 0;  // rows of the input that the ring has held
   for (int64_t y = 0; y < p.out[0]; ++y, output += p.to.spatial[0], taps += p.to.spatial[0]) {
     const int64_t h = y * p.stride[0] - p.padding[0];
@@ -270,14 +295,14 @@ void pool_map_taps(const MaxPool<T>& p, const T* input, T* output, uint8_t* taps
     if (held < h) held = h;
     for (; held < h + reached && held < p.in[0]; ++held) {
       copy_cells(input + held * p.from.spatial[0], p.in[1], row + p.padding[1]);
-      split_row(row, stride, length, cells + held % reached * slot);
+      split_row(row, stride, length, pitch, cells + held % reached * slot);
     }
     int64_t count = 0;
     for (int64_t r = rows.first; r < rows.last; ++r) {
       for (int64_t s = 0; s < p.window[1]; ++s) {
         const int64_t column = s * p.dilation[1];
         places[count++] =
-            (h + r * p.dilation[0]) % reached * slot + column % stride * length + column / stride;
+            (h + r * p.dilation[0]) % reached * slot + column % stride * pitch + column / stride;
       }
     }
     const int64_t tap = rows.first * p.window[1];
@@ -296,6 +321,7 @@ void pool_map_taps(const MaxPool<T>& p, const T* input, T* output, uint8_t* taps
 // together, if channels do not.
 template <typename T>
 void max_pool(const MaxPool<T>& p, int64_t first, int64_t last, T* workspace) {
+  const bool gaps = p.taps && !p.innermost() && first_taps(p, workspace);
   for (int64_t i = first; i < last; ++i) {
     if (p.innermost()) {
       p.taps ? pool_pixels<T, true>(p, i) : pool_pixels<T, false>(p, i);
@@ -304,7 +330,7 @@ void max_pool(const MaxPool<T>& p, int64_t first, int64_t last, T* workspace) {
     const int64_t n = i / p.C, c = i % p.C, to = n * p.to.n + c * p.to.c;
     const T* const input = p.input + n * p.from.n + c * p.from.c;
     if (p.taps) {
-      pool_map_taps(p, input, p.output + to, p.taps + to, workspace);
+      pool_map_taps(p, gaps, input, p.output + to, p.taps + to, workspace);
     } else {
       pool_map(p, input, p.output + to, workspace);
     }
