@@ -66,7 +66,7 @@ def compare(model: torch.nn.Module, x: Any, *, rounds: int = 5, progress: bool |
         >>> from cnn_ext.models import lenet5
         >>> report = compare(lenet5(), torch.randn(2, 1, 32, 32), rounds=1, progress=False)
         >>> [layer.name for layer in report.layers if layer.algorithm]
-        ['c1', 'c3', 'c5']
+        ['c1', 's2', 'c3', 's4', 'c5']
         >>> report.first_parting is None and report.ours.output_error < 1e-6
         True
     """

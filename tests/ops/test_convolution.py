@@ -42,12 +42,12 @@ algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
 dtypes = pytest.mark.parametrize("dtype", list(BOUNDS), ids=str)
 
 
-def assert_close(value, exact, bound):
-    """Shapes are equal, and the error is at most `bound` of the exact values, both rms."""
+def assert_close(value, exact, bound, floor=0.0):
+    """Shapes are equal, and the error is at most `bound` of the exact values or `floor`, all rms."""
     assert value.shape == exact.shape
     exact = high_precision(exact)
     error = (value.to(exact.dtype) - exact).norm()
-    assert error <= bound * exact.norm(), f"{error / exact.norm():.2e} > {bound}"
+    assert error <= bound * max(exact.norm(), floor), f"{error / exact.norm():.2e} > {bound}"
 
 
 def high_precision(tensor):
@@ -74,22 +74,25 @@ def grad_like_output(sample, input, weight, bias):
 
 
 def assert_all_three_are_torchs(sample, dtype, algorithm):
+    """Within the bound of the dtype, of the values or of what sums of such terms come to in the mean.
+
+    The second is the root of the sum of their squares; it counts where a few terms happen to cancel.
+    """
     input, weight, bias = sample.tensors(dtype)
     grad = grad_like_output(sample, input, weight, bias)
     arguments = (*sample.arguments, algorithm)
-    output, grad_input, grad_weight = exact_results(sample, input, weight, bias, grad)
-    bound = BOUNDS[dtype]
-    assert_close(ops.convolution(input, weight, bias, *arguments), output, bound)
-    assert_close(
+    results = (
+        ops.convolution(input, weight, bias, *arguments),
         ops.convolution_input_gradient(grad, weight.conj(), input.shape, *arguments),
-        grad_input,
-        bound,
-    )
-    assert_close(
         ops.convolution_weight_gradient(grad, input.conj(), weight.shape, *arguments),
-        grad_weight,
-        bound,
     )
+    exact = exact_results(sample, input, weight, bias, grad)
+    squares = (
+        None if t is None else high_precision(t).abs().square() for t in (input, weight, bias, grad)
+    )
+    typical = exact_results(sample, *squares)
+    for value, right, square in zip(results, exact, typical, strict=True):
+        assert_close(value, right, BOUNDS[dtype], square.abs().sqrt().norm())
 
 
 # ------------------------------------------------------------------------------------- values
@@ -357,7 +360,12 @@ def test_output_is_the_loop_of_the_reference(algorithm):
 
 @pytest.mark.parametrize(
     "sample",
-    [s for s in ALL if s.name not in ("asymmetric", "empty batch") and s.layout != "overlapping"],
+    [
+        s
+        for s in ALL
+        if s.name not in ("asymmetric", "patches beyond the end", "empty batch")
+        and s.layout != "overlapping"
+    ],
     ids=str,
 )
 @dtypes
