@@ -576,8 +576,8 @@ def max_pool2d(
     """Max-pooling, as :func:`torch.nn.functional.max_pool2d`: the greatest cell of every window.
 
     torch's result and gradient, which goes to the first of equals, and to the last NaN, bit by bit but
-    for the sign of a zero. What
-    is kept for it is a byte for every output, where torch keeps the input and an index of eight bytes.
+    for the sign of a zero. What is kept for it is a byte for every output, where torch keeps the input
+    and an index of eight bytes.
 
     Args:
         input: (N, C, H, W) or (C, H, W). float32 and float64 on the CPU, with windows of at most 255

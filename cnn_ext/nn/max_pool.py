@@ -11,7 +11,7 @@ from cnn_ext import functional
 class MaxPool2d(torch.nn.MaxPool2d):
     """:class:`torch.nn.MaxPool2d`, computed by :func:`cnn_ext.functional.max_pool2d`.
 
-    It keeps no indices for the gradient, which in float32 are twice its output.
+    For the gradient it keeps a byte for every output.
 
     Example:
         >>> MaxPool2d(3, stride=2)  # overlapping windows, as AlexNet's

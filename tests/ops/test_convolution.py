@@ -73,10 +73,11 @@ def grad_like_output(sample, input, weight, bias):
     return torch.randn_like(output, memory_format=torch.preserve_format)
 
 
-def assert_all_three_are_torchs(sample, dtype, algorithm):
-    """Within the bound of the dtype, of the values or of what sums of such terms come to in the mean.
+def assert_all_three_are_torchs(sample, dtype, algorithm, cancels=False):
+    """Within the bound of the dtype, of the values.
 
-    The second is the root of the sum of their squares; it counts where a few terms happen to cancel.
+    ``cancels``: or of what sums of such terms come to in the mean, the root of the sum of their
+    squares; for random searches, which meet a result of one cell in which nearly everything cancels.
     """
     input, weight, bias = sample.tensors(dtype)
     grad = grad_like_output(sample, input, weight, bias)
@@ -87,12 +88,13 @@ def assert_all_three_are_torchs(sample, dtype, algorithm):
         ops.convolution_weight_gradient(grad, input.conj(), weight.shape, *arguments),
     )
     exact = exact_results(sample, input, weight, bias, grad)
-    squares = (
-        None if t is None else high_precision(t).abs().square() for t in (input, weight, bias, grad)
-    )
-    typical = exact_results(sample, *squares)
-    for value, right, square in zip(results, exact, typical, strict=True):
-        assert_close(value, right, BOUNDS[dtype], square.abs().sqrt().norm())
+    floors = [0.0] * 3
+    if cancels:
+        tensors = (input, weight, bias, grad)
+        squares = (None if t is None else high_precision(t).abs().square() for t in tensors)
+        floors = [square.abs().sqrt().norm() for square in exact_results(sample, *squares)]
+    for value, right, floor in zip(results, exact, floors, strict=True):
+        assert_close(value, right, BOUNDS[dtype], floor)
 
 
 # ------------------------------------------------------------------------------------- values
@@ -187,7 +189,7 @@ def test_winograd_over_any_size_is_torchs(data):
         groups=groups,
         layout=data.draw(st.sampled_from(["contiguous", "channels_last", "sliced", "transposed"])),
     )
-    assert_all_three_are_torchs(sample, torch.float64, "winograd")
+    assert_all_three_are_torchs(sample, torch.float64, "winograd", cancels=True)
 
 
 LAST = {"memory_format": torch.channels_last}
@@ -347,7 +349,7 @@ def any_sample(draw):
 @given(sample=any_sample(), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_any_geometry_is_torchs(sample, dtype):
     for algorithm in ("implicit_gemm", "direct", "auto"):
-        assert_all_three_are_torchs(sample, dtype, algorithm)
+        assert_all_three_are_torchs(sample, dtype, algorithm, cancels=True)
 
 
 @algorithms
