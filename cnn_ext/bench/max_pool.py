@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnn_ext.bench.options import DTYPES, Options, shapes
-from cnn_ext.bench.timing import FORMATS, Row, by_format, ratio, turns
+from cnn_ext.bench.timing import LAYOUTS, Row, by_format, ratio, turns
 from cnn_ext.functional import max_pool2d
-
-LAYOUTS = dict(zip(FORMATS, (torch.contiguous_format, torch.channels_last), strict=True))
 
 
 def names(options: Options) -> list[str]:

@@ -26,6 +26,7 @@ Row = dict[str, Any]
 OPPONENTS = ("eager", "compiled")
 BUSY = 0.25  # spread beyond which something else ran on the machine
 FORMATS = ("NCHW", "channels_last")
+LAYOUTS = dict(zip(FORMATS, (torch.contiguous_format, torch.channels_last), strict=True))
 
 
 class Timed(NamedTuple):
