@@ -144,6 +144,22 @@ DEPTHWISE = [
     if s.C == s.K == s.groups > 1
 ]  # fmt: skip
 
+# Whole vectors of groups in channels_last are read where they lie; edges have taps of their own.
+DEPTHWISE += [
+    replace(s, layout="channels_last" if s.axes == 2 else "channels_last_3d")
+    for s in (
+        Sample("vectors", 2, 16, 16, (13, 19), (3, 3), padding=1, groups=16),
+        Sample("vectors, valid", 1, 32, 32, (9, 21), (3, 5), groups=32),
+        Sample("vectors, stride 2", 3, 16, 16, (14, 17), (3, 3), stride=2, padding=1, groups=16),
+        Sample("vectors, uneven", 2, 16, 16, (15, 12), (5, 3), (2, 3), (0, 3, 2, 1), (1, 2), 16),
+        Sample("vectors, all edges", 2, 16, 16, (4, 3), (7, 7), padding=3, groups=16),
+        Sample("vectors, beyond all", 1, 16, 16, (3, 4), (2, 3), padding=5, groups=16),
+        Sample("vectors, apart", 1, 16, 16, (9, 8), (2, 2), stride=3, groups=16),
+        Sample("vectors, wide", 1, 16, 16, (3, 1100), (1, 9), padding=(0, 4), groups=16),
+        Sample("vectors, deep", 2, 16, 16, (5, 6, 7), (3, 2, 3), (2, 1, 2), 1, (1, 2, 1), 16),
+    )
+]
+
 # Over every way in which bands, their blocks of channels and panels of filters can be ragged.
 DIRECT = [
     Sample("blocks of channels", 2, 70, 20, (30, 29), (3, 3), padding=1),

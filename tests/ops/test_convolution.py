@@ -63,7 +63,7 @@ def exact_results(sample, input, weight, bias, grad_output):
         output = sample.torch(input, weight, bias)
     else:
         padded = F.pad(input, sample.padding)
-        output = F.conv2d(padded, weight, bias, sample.stride, 0, sample.dilation)
+        output = F.conv2d(padded, weight, bias, sample.stride, 0, sample.dilation, sample.groups)
     gradients = torch.autograd.grad(output, (input, weight), high_precision(grad_output))
     return output.detach(), *gradients
 
@@ -328,7 +328,7 @@ def any_sample(draw):
         max(1, d * (f - 1) + 1 - 2 * p) + draw(st.integers(0, 9 if axes < 3 else 3))
         for f, d, p in zip(filter, dilation, padding, strict=True)
     )
-    groups, depthwise = draw(st.sampled_from([1, 2, 3, 17])), draw(st.booleans())
+    groups, depthwise = draw(st.sampled_from([1, 2, 3, 16, 17])), draw(st.booleans())
     return Sample(
         "any",
         draw(st.integers(1, 3)),

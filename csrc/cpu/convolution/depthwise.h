@@ -3,6 +3,9 @@
 // cache, zero-padded, as [vector of groups][row][column][lane]; each is copied there once, from any
 // layout, and every tap reads them at an offset of its own. Included by isa/*.cpp (see vec.h).
 //
+// Where groups are innermost on both sides, in whole vectors, nothing is copied: taps read the source
+// where it lies, and cells at the edges have lists of taps of their own.
+//
 // The input gradient is the same with the roles exchanged: its source is the gradient of the
 // output, and where the forward pass strides, result cells that are a stride apart have taps of
 // their own.
@@ -64,6 +67,7 @@ Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
   constexpr int64_t kLine = 64 / sizeof(T);
   const int64_t all = divide_up(c.G, kLanes);
   const bool innermost = pass.from().g == 1;
+  cut.in_place = innermost && pass.to().g == 1 && c.G % kLanes == 0;
   const int64_t most = (innermost ? kDepthwiseGroupBytes : kDepthwiseBytes) / sizeof(T);
   for (cut.at_once = kRowsAtOnce;; cut.at_once /= 2) {
     const int64_t more = cut.at_once - 1;
@@ -74,7 +78,7 @@ Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
     cut.vector = (divide_up(c.filter[0] * cut.plane, kLine) | 1) * kLine;
     if (cut.at_once == 1 || cut.vector * (innermost ? all : 1) <= most) break;
   }
-  cut.vectors = most / cut.vector;
+  cut.vectors = cut.in_place ? all : most / cut.vector;
   if (cut.vectors < 1) cut.vectors = 1;
   if (cut.vectors > all) cut.vectors = all;
   cut.blocks = divide_up(all, cut.vectors);
@@ -82,6 +86,7 @@ Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
   cut.blocks = divide_up(all, cut.vectors);
   cut.lines = cut.at_once * cut.columns * kLanes;
   cut.slack = kPixelsAtOnce * (gradient ? 1 : c.stride[2]) * kLanes;
+  if (cut.in_place) cut.vector = cut.lines = cut.slack = 0;
   cut.weights = all * c.taps() * kLanes;
   const int64_t tasks = c.N * result[0] * cut.blocks * cut.column_blocks;
   cut.row_blocks = threads == 1 ? 1 : divide_up(4 * threads, tasks);
@@ -244,6 +249,150 @@ int64_t depthwise_taps(const DepthwiseRows<T>& rows, int64_t p, int64_t q, Depth
   return tap - taps;
 }
 
+// The same in place, in elements from cell (0, 0) of its maps; and the cells j first <= j < last of
+// the row whose taps all lie inside the source.
+struct DepthwiseReach {
+  int64_t count, first, last;
+};
+
+// Whether tap column `x` of a row's first cell is inside the source for cell j.
+inline bool inside(const DepthwisePass& pass, int64_t x, int64_t j) {
+  const int64_t at = x + j * (pass.gradient ? 1 : pass.c.stride[2]);
+  return at >= 0 && at < pass.source()[2];
+}
+
+inline DepthwiseReach depthwise_taps_in_place(const DepthwisePass& pass, int64_t lanes,
+                                              int64_t depth, int64_t p, int64_t q, int64_t cells,
+                                              DepthwiseTap* taps, int64_t* columns) {
+  const Convolution& c = pass.c;
+  const int64_t* size = pass.source();
+  const FeatureMapStrides& from = pass.from();
+  const int64_t step = pass.gradient ? 1 : c.stride[2];
+  DepthwiseReach reach{0, 0, cells};
+  int64_t weight = 0, d, y, x;
+  for (int64_t t = 0; t < c.filter[0]; ++t) {
+    for (int64_t r = 0; r < c.filter[1]; ++r) {
+      const bool meet = pass.meets(0, depth, t, d) && pass.meets(1, p, r, y) && d >= 0 &&
+                        d < size[0] && y >= 0 && y < size[1];
+      for (int64_t s = 0; s < c.filter[2]; ++s, weight += lanes) {
+        if (!meet || !pass.meets(2, q, s, x)) continue;
+        columns[reach.count] = x;
+        taps[reach.count++] = {
+            d * from.spatial[0] + y * from.spatial[1] + x * from.spatial[2], weight};
+        if (x < 0 && divide_up(-x, step) > reach.first) reach.first = divide_up(-x, step);
+        const int64_t last = x >= size[2] ? 0 : divide_up(size[2] - x, step);
+        if (last < reach.last) reach.last = last;
+      }
+    }
+  }
+  if (reach.first > cells) reach.first = cells;
+  if (reach.last < reach.first) reach.last = reach.first;
+  return reach;
+}
+
+// Rows y <= p < the result, at most `end`, that have the taps of row y, each a step further down.
+inline int64_t rows_alike(const DepthwisePass& pass, int64_t y, int64_t end) {
+  const bool steps = !pass.gradient || pass.c.stride[1] == 1;
+  if (!steps || pass.first(1, y) < 0) return y + 1;
+  int64_t last = y + 1;
+  while (last < end && pass.last(1, last) < pass.source()[1]) ++last;
+  return last;
+}
+
+// Of the taps of a row, those that are inside the source for cell j; how many.
+inline int64_t taps_inside(const DepthwisePass& pass, const DepthwiseTap* taps,
+                           const int64_t* columns, int64_t count, int64_t j, DepthwiseTap* to) {
+  int64_t found = 0;
+  for (int64_t t = 0; t < count; ++t) {
+    if (inside(pass, columns[t], j)) to[found++] = taps[t];
+  }
+  return found;
+}
+
+// to[i * to_step + v * kLanes] = bias + the sum over the taps of weight * from[tap + i * step + v *
+// kLanes], for i < Pixels and v < vectors.
+template <typename T, int Pixels>
+void depthwise_pixels(const DepthwiseTap* taps, int64_t tap_count, const T* from, int64_t step,
+                      const T* weights, int64_t weights_step, const T* bias, bool relu,
+                      int64_t vectors, T* to, int64_t to_step) {
+  using V = Vec<T>;
+  for (int64_t v = 0; v < vectors; ++v, from += V::kLanes, to += V::kLanes) {
+    V sum[Pixels];
+    const V start = bias == nullptr ? V::zero() : V::load(bias + v * V::kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < Pixels; ++i) sum[i] = start;
+    for (const DepthwiseTap* tap = taps; tap < taps + tap_count; ++tap) {
+      const V weight = V::load(weights + v * weights_step + tap->weight);
+      const T* cell = from + tap->cells;
+#pragma GCC unroll 8
+      for (int i = 0; i < Pixels; ++i) {
+        sum[i] = sum[i].fused_add(weight, V::load(cell + i * step));
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < Pixels; ++i) {
+      (relu ? sum[i].rectified() : sum[i]).store(to + i * to_step);
+    }
+  }
+}
+
+// Tasks first <= i < last of a cut in place.
+template <typename T>
+void depthwise_in_place(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t first,
+                        int64_t last) {
+  using Function = void (*)(const DepthwiseTap*, int64_t, const T*, int64_t, const T*, int64_t,
+                            const T*, bool, int64_t, T*, int64_t);
+  static constexpr Function kByPixels[kPixelsAtOnce] = {
+      depthwise_pixels<T, 1>, depthwise_pixels<T, 2>, depthwise_pixels<T, 3>,
+      depthwise_pixels<T, 4>, depthwise_pixels<T, 5>, depthwise_pixels<T, 6>,
+      depthwise_pixels<T, 7>, depthwise_pixels<T, 8>};
+  constexpr int64_t kLanes = Vec<T>::kLanes;
+  const Convolution& c = p.shape;
+  const DepthwisePass pass{c, cut.gradient};
+  const int64_t phases = cut.gradient ? c.stride[2] : 1;
+  const int64_t from_step = (cut.gradient ? 1 : c.stride[2]) * pass.from().spatial[2];
+  const int64_t from_row = (cut.gradient ? 1 : c.stride[1]) * pass.from().spatial[1];
+  const int64_t to_step = phases * pass.to().spatial[2], to_row = pass.to().spatial[1];
+  DepthwiseTap list[kDirectTaps], edge[kDirectTaps];
+  int64_t columns[kDirectTaps];
+  for (int64_t task = first; task < last; ++task) {
+    const DepthwiseBlock at(pass, cut, kLanes, 0, task);
+    const T* const source = p.input + at.n * pass.from().n;
+    T* const map = p.output + at.n * pass.to().n + at.depth * pass.to().spatial[0];
+    for (int64_t y = at.p0, next; y < at.p1; y = next) {
+      next = rows_alike(pass, y, at.p1);
+      for (int64_t phase = 0; phase < phases && phase < at.q1 - at.q0; ++phase) {
+        const int64_t q = at.q0 + phase, cells = divide_up(at.q1 - q, phases);
+        const DepthwiseReach reach =
+            depthwise_taps_in_place(pass, kLanes, at.depth, y, q, cells, list, columns);
+        T* const to = map + y * to_row + q * pass.to().spatial[2];
+        for (int64_t row = 0; row < next - y; ++row) {
+          for (int64_t j = reach.first; j < reach.last; j += kPixelsAtOnce) {
+            const int64_t left = reach.last - j;
+            kByPixels[left < kPixelsAtOnce ? left - 1 : kPixelsAtOnce - 1](
+                list, reach.count, source + row * from_row + j * from_step, from_step, p.packed,
+                c.taps() * kLanes, p.bias, c.relu, at.vectors, to + row * to_row + j * to_step,
+                to_step);
+          }
+        }
+        // The edges, down the rows.
+        for (int64_t j = 0; j < cells; ++j) {
+          if (j == reach.first && reach.first < reach.last) j = reach.last;
+          if (j == cells) break;
+          const int64_t met = taps_inside(pass, list, columns, reach.count, j, edge);
+          for (int64_t row = 0; row < next - y; row += kPixelsAtOnce) {
+            const int64_t left = next - y - row;
+            kByPixels[left < kPixelsAtOnce ? left - 1 : kPixelsAtOnce - 1](
+                edge, met, source + row * from_row + j * from_step, from_row, p.packed,
+                c.taps() * kLanes, p.bias, c.relu, at.vectors, to + row * to_row + j * to_step,
+                to_row);
+          }
+        }
+      }
+    }
+  }
+}
+
 // to[j * to_step] = bias + the sum over the taps of weight * cells[j * step], for j < count. Not
 // inlined, or the variables of its caller would take its registers.
 template <typename T>
@@ -287,6 +436,7 @@ void depthwise(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t fir
   const FeatureMapStrides& s = pass.to();
   const int64_t phases = cut.gradient ? c.stride[2] : 1;
   const int64_t step = (cut.gradient ? 1 : c.stride[2]) * kLanes, taps = c.taps();
+  if (cut.in_place) return depthwise_in_place(p, cut, first, last);
   T* const lines = workspace + cut.vectors * cut.vector + cut.slack;
   for (int64_t i = 0; i < cut.vectors * cut.vector + cut.slack; ++i) workspace[i] = T(0);
   DepthwiseTap list[kRowsAtOnce][kDirectTaps];
@@ -335,16 +485,15 @@ void depthwise(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t fir
 
 // sums[tap] += the sum over a row of gradients * cells, for `Taps` taps of one vector of groups.
 template <typename T, int Taps>
-void add_products(const T* gradients, int64_t gradient_step, int64_t count, const T* const* cells,
-                  int64_t step, T* sums) {
+void add_products(const DepthwiseTap* taps, const T* gradients, int64_t gradient_step,
+                  int64_t count, const T* cells, int64_t step, T* sums) {
   using V = Vec<T>;
-  constexpr int kLanes = V::kLanes;
   V sum[Taps];
   const T* from[Taps];
 #pragma GCC unroll 16
   for (int t = 0; t < Taps; ++t) {
     sum[t] = V::zero();
-    from[t] = cells[t];
+    from[t] = cells + taps[t].cells;
   }
   for (int64_t j = 0, at = 0; j < count; ++j, at += step, gradients += gradient_step) {
     const V gradient = V::load(gradients);
@@ -353,20 +502,64 @@ void add_products(const T* gradients, int64_t gradient_step, int64_t count, cons
   }
 #pragma GCC unroll 16
   for (int t = 0; t < Taps; ++t) {
-    sum[t].lanes += V::load(sums + t * kLanes).lanes;
-    sum[t].store(sums + t * kLanes);
+    sum[t].lanes += V::load(sums + taps[t].weight).lanes;
+    sum[t].store(sums + taps[t].weight);
   }
 }
 
+// Any number of taps, in parts as equal as can be.
 template <typename T>
-void add_products(int64_t taps, const T* gradients, int64_t gradient_step, int64_t count,
-                  const T* const* cells, int64_t step, T* sums) {
-  using Function = void (*)(const T*, int64_t, int64_t, const T* const*, int64_t, T*);
+void add_products(const DepthwiseTap* taps, int64_t tap_count, const T* gradients,
+                  int64_t gradient_step, int64_t count, const T* cells, int64_t step, T* sums) {
+  using Function = void (*)(const DepthwiseTap*, const T*, int64_t, int64_t, const T*, int64_t, T*);
   static constexpr Function kByTaps[kTapsAtOnce] = {
       add_products<T, 1>, add_products<T, 2>, add_products<T, 3>,
       add_products<T, 4>, add_products<T, 5>, add_products<T, 6>,
       add_products<T, 7>, add_products<T, 8>, add_products<T, 9>};
-  kByTaps[taps - 1](gradients, gradient_step, count, cells, step, sums);
+  const int64_t parts = divide_up(tap_count, kTapsAtOnce);
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t t0 = part * tap_count / parts, t1 = (part + 1) * tap_count / parts;
+    kByTaps[t1 - t0 - 1](taps + t0, gradients, gradient_step, count, cells, step, sums);
+  }
+}
+
+// The sums of one share of the maps, in place: sums[v][tap][lane].
+template <typename T>
+void add_products_in_place(const ConvolutionWeightGradient<T>& p, const DepthwisePass& pass,
+                           const DepthwiseBlock& at, T* sums) {
+  constexpr int64_t kLanes = Vec<T>::kLanes;
+  const Convolution& c = p.shape;
+  const int64_t step = c.stride[2] * c.input.spatial[2], gradient_step = c.output.spatial[2];
+  const int64_t source_row = c.stride[1] * c.input.spatial[1], gradient_row = c.output.spatial[1];
+  const T* const source = p.input + at.n * c.input.n;
+  DepthwiseTap list[kDirectTaps], edge[kDirectTaps];
+  int64_t columns[kDirectTaps];
+  const int64_t cells = at.q1 - at.q0;
+  for (int64_t y = at.p0, next; y < at.p1; y = next) {
+    next = rows_alike(pass, y, at.p1);
+    const DepthwiseReach reach =
+        depthwise_taps_in_place(pass, kLanes, at.depth, y, at.q0, cells, list, columns);
+    const T* const gradients = p.grad_output + at.n * c.output.n + at.depth * c.output.spatial[0] +
+                               y * gradient_row + at.q0 * gradient_step;
+    for (int64_t row = 0; row < next - y && reach.first < reach.last; ++row) {
+      const T* const here = gradients + row * gradient_row + reach.first * gradient_step;
+      const T* const there = source + row * source_row + reach.first * step;
+      for (int64_t v = 0; v < at.vectors; ++v) {
+        add_products(list, reach.count, here + v * kLanes, gradient_step, reach.last - reach.first,
+                     there + v * kLanes, step, sums + v * c.taps() * kLanes);
+      }
+    }
+    // The edges, down the rows.
+    for (int64_t j = 0; j < cells; ++j) {
+      if (j == reach.first && reach.first < reach.last) j = reach.last;
+      if (j == cells) break;
+      const int64_t met = taps_inside(pass, list, columns, reach.count, j, edge);
+      for (int64_t v = 0; v < at.vectors; ++v) {
+        add_products(edge, met, gradients + j * gradient_step + v * kLanes, gradient_row, next - y,
+                     source + j * step + v * kLanes, source_row, sums + v * c.taps() * kLanes);
+      }
+    }
+  }
 }
 
 // Tasks first <= i < last: a block of groups, and 1 / splits of its maps.
@@ -377,7 +570,7 @@ void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, const Dept
   const Convolution& c = p.shape;
   const DepthwisePass pass{c, false};
   const FeatureMapStrides& s = c.output;
-  const int64_t taps = c.taps(), step = c.stride[2] * kLanes, chunks = divide_up(taps, kTapsAtOnce);
+  const int64_t taps = c.taps(), step = c.stride[2] * kLanes;
   T* const lines = workspace + cut.vectors * cut.vector + cut.slack;
   T* const sums = lines + cut.vectors * cut.lines;
   DepthwiseTap list[kRowsAtOnce][kDirectTaps];
@@ -386,6 +579,10 @@ void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, const Dept
     for (int64_t i = 0; i < cut.vectors * taps * kLanes; ++i) sums[i] = T(0);
     for (int64_t map = split * maps / cut.splits; map < (split + 1) * maps / cut.splits; ++map) {
       const DepthwiseBlock at(pass, cut, kLanes, block, map);
+      if (cut.in_place) {
+        add_products_in_place(p, pass, at, sums);
+        continue;
+      }
       DepthwiseRows<T> rows(pass, cut, at, p.input, workspace);
       const int64_t in_place = s.g == 1 ? at.full : 0, columns = at.q1 - at.q0;
       for (int64_t y = at.p0; y < at.p1; y += cut.at_once) {
@@ -405,15 +602,8 @@ void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, const Dept
                          one ? count * columns : columns, line + i * columns * kLanes, kLanes);
           }
           for (int64_t i = 0; i < count; ++i) {
-            for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-              const int64_t t0 = chunk * taps / chunks, t1 = (chunk + 1) * taps / chunks;
-              const T* cells[kTapsAtOnce];
-              for (int64_t t = t0; t < t1; ++t) {
-                cells[t - t0] = workspace + v * cut.vector + list[i][t].cells;
-              }
-              add_products<T>(t1 - t0, gradients + i * next_row, cell, columns, cells, step,
-                              sums + (v * taps + t0) * kLanes);
-            }
+            add_products(list[i], taps, gradients + i * next_row, cell, columns,
+                         workspace + v * cut.vector, step, sums + v * taps * kLanes);
           }
         }
       }

@@ -137,6 +137,7 @@ struct BandGradient {
 // and columns of a map. Sizes are in elements.
 struct Depthwise {
   bool gradient;  // of the input, or else the forward pass
+  bool in_place;  // whether cells are read where they lie; what concerns copies is then zero
   int64_t rows, row_blocks, columns, column_blocks;
   int64_t vectors;  // of groups, per block of them
   int64_t blocks;
