@@ -4,10 +4,10 @@
 //   tile (rows, kCols)  (+)=  a (rows, k)  @  b (k, kCols)
 //
 // a: row-major, `lda` elements from row to row, or, where `Transposed`, column-major, `lda`
-// elements from step to step; b: packed, kCols elements from step to step, 64-byte aligned; tile:
-// packed, kCols elements from row to row, 64-byte aligned. 1 <= rows <= kRows.
-//
-// The tile may be the result itself: see `Finish`.
+// elements from step to step; b: kCols columns, `ldb` elements from step to step, kCols where it is
+// packed; tile: packed, kCols elements from row to row, or the result itself: see `Finish`.
+// 1 <= rows <= kRows. A product that fills only the first half of the columns may have twice as many
+// rows (`multiply_narrow`).
 
 template <typename T>
 struct Tile {
@@ -25,55 +25,48 @@ struct Finish {
   bool relu = false;             // and max(tile, 0)
 };
 
-template <typename T, int Rows, bool Transposed>
-void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, T* tile,
+template <typename T, int Rows, int Vectors, bool Transposed>
+void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* tile,
                    const Finish<T>& finish) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
-  V sum[Rows][2];
-#pragma GCC unroll 16
+  V sum[Rows][Vectors];
+#pragma GCC unroll 32
   for (int i = 0; i < Rows; ++i) {
-    sum[i][0] = V::zero();
-    sum[i][1] = V::zero();
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = V::zero();
   }
   for (int64_t step = 0; step < k; ++step) {
-    const V b0 = V::load(b);
-    const V b1 = V::load(b + kLanes);
-    b += 2 * kLanes;
-#pragma GCC unroll 16
+    V columns[Vectors];
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) columns[j] = V::load(b + j * kLanes);
+    b += ldb;
+#pragma GCC unroll 32
     for (int i = 0; i < Rows; ++i) {
       const V ai = V::broadcast(Transposed ? a[step * lda + i] : a[i * lda + step]);
-      sum[i][0] = sum[i][0].fused_add(ai, b0);
-      sum[i][1] = sum[i][1].fused_add(ai, b1);
+#pragma GCC unroll 2
+      for (int j = 0; j < Vectors; ++j) sum[i][j] = sum[i][j].fused_add(ai, columns[j]);
     }
   }
   // At the end: a long sum in blocks is more accurate than one chain.
-  if (finish.accumulate) {
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
-      sum[i][0].lanes += V::load(tile + i * finish.row).lanes;
-      sum[i][1].lanes += V::load(tile + i * finish.row + kLanes).lanes;
+#pragma GCC unroll 2
+  for (int j = 0; j < Vectors; ++j) {
+    T* const to = tile + j * kLanes;
+    if (finish.accumulate) {
+#pragma GCC unroll 32
+      for (int i = 0; i < Rows; ++i) sum[i][j].lanes += V::load(to + i * finish.row).lanes;
     }
-  }
-  if (finish.bias != nullptr) {
-    const V b0 = V::load(finish.bias), b1 = V::load(finish.bias + kLanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
-      sum[i][0].lanes += b0.lanes;
-      sum[i][1].lanes += b1.lanes;
+    if (finish.bias != nullptr) {
+      const V bias = V::load(finish.bias + j * kLanes);
+#pragma GCC unroll 32
+      for (int i = 0; i < Rows; ++i) sum[i][j].lanes += bias.lanes;
     }
-  }
-  if (finish.relu) {
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
-      sum[i][0] = sum[i][0].rectified();
-      sum[i][1] = sum[i][1].rectified();
+    if (finish.relu) {
+#pragma GCC unroll 32
+      for (int i = 0; i < Rows; ++i) sum[i][j] = sum[i][j].rectified();
     }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < Rows; ++i) {
-    sum[i][0].store(tile + i * finish.row);
-    sum[i][1].store(tile + i * finish.row + kLanes);
+#pragma GCC unroll 32
+    for (int i = 0; i < Rows; ++i) sum[i][j].store(to + i * finish.row);
   }
 }
 
@@ -86,26 +79,28 @@ inline void rectify(int rows, T* tile) {
   }
 }
 
+// The kernels for 1, 2, ... rows.
+template <typename T, int Vectors, bool Transposed, typename Rows>
+struct MultiplyTable;
+template <typename T, int Vectors, bool Transposed, int... Less>
+struct MultiplyTable<T, Vectors, Transposed, std::integer_sequence<int, Less...>> {
+  using Function = void (*)(int64_t, const T*, int64_t, const T*, int64_t, T*, const Finish<T>&);
+  static constexpr Function kByRows[] = {multiply_rows<T, Less + 1, Vectors, Transposed>...};
+};
+
 template <typename T, bool Transposed = false>
-void multiply(int64_t rows, int64_t k, const T* a, int64_t lda, const T* b, T* tile,
+void multiply(int64_t rows, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* tile,
               const Finish<T>& finish) {
-  using Function = void (*)(int64_t, const T*, int64_t, const T*, T*, const Finish<T>&);
-#if CNN_EXT_VECTOR_REGISTERS == 32
-  static constexpr Function kByRows[] = {
-      multiply_rows<T, 1, Transposed>,  multiply_rows<T, 2, Transposed>,
-      multiply_rows<T, 3, Transposed>,  multiply_rows<T, 4, Transposed>,
-      multiply_rows<T, 5, Transposed>,  multiply_rows<T, 6, Transposed>,
-      multiply_rows<T, 7, Transposed>,  multiply_rows<T, 8, Transposed>,
-      multiply_rows<T, 9, Transposed>,  multiply_rows<T, 10, Transposed>,
-      multiply_rows<T, 11, Transposed>, multiply_rows<T, 12, Transposed>,
-      multiply_rows<T, 13, Transposed>, multiply_rows<T, 14, Transposed>};
-#else
-  static constexpr Function kByRows[] = {
-      multiply_rows<T, 1, Transposed>, multiply_rows<T, 2, Transposed>,
-      multiply_rows<T, 3, Transposed>, multiply_rows<T, 4, Transposed>,
-      multiply_rows<T, 5, Transposed>, multiply_rows<T, 6, Transposed>};
-#endif
-  kByRows[rows - 1](k, a, lda, b, tile, finish);
+  using Rows = std::make_integer_sequence<int, Tile<T>::kRows>;
+  MultiplyTable<T, 2, Transposed, Rows>::kByRows[rows - 1](k, a, lda, b, ldb, tile, finish);
+}
+
+// 1 <= rows <= 2 * kRows, and kCols / 2 columns.
+template <typename T>
+void multiply_narrow(int64_t rows, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb,
+                     T* tile, const Finish<T>& finish) {
+  using Rows = std::make_integer_sequence<int, 2 * Tile<T>::kRows>;
+  MultiplyTable<T, 1, false, Rows>::kByRows[rows - 1](k, a, lda, b, ldb, tile, finish);
 }
 
 // The same with the rows of `a` wherever they are: a[i][offsets[step]].
@@ -146,21 +141,17 @@ void multiply_gathered_rows(int64_t k, const T* const* a, const int32_t* offsets
   }
 }
 
+template <typename T, typename Rows>
+struct GatheredTable;
+template <typename T, int... Less>
+struct GatheredTable<T, std::integer_sequence<int, Less...>> {
+  using Function = void (*)(int64_t, const T* const*, const int32_t*, const T*, T*, bool);
+  static constexpr Function kByRows[] = {multiply_gathered_rows<T, Less + 1>...};
+};
+
 template <typename T>
 void multiply_gathered(int64_t rows, int64_t k, const T* const* a, const int32_t* offsets,
                        const T* b, T* tile, bool accumulate) {
-  using Function = void (*)(int64_t, const T* const*, const int32_t*, const T*, T*, bool);
-#if CNN_EXT_VECTOR_REGISTERS == 32
-  static constexpr Function kByRows[] = {
-      multiply_gathered_rows<T, 1>,  multiply_gathered_rows<T, 2>,  multiply_gathered_rows<T, 3>,
-      multiply_gathered_rows<T, 4>,  multiply_gathered_rows<T, 5>,  multiply_gathered_rows<T, 6>,
-      multiply_gathered_rows<T, 7>,  multiply_gathered_rows<T, 8>,  multiply_gathered_rows<T, 9>,
-      multiply_gathered_rows<T, 10>, multiply_gathered_rows<T, 11>, multiply_gathered_rows<T, 12>,
-      multiply_gathered_rows<T, 13>, multiply_gathered_rows<T, 14>};
-#else
-  static constexpr Function kByRows[] = {
-      multiply_gathered_rows<T, 1>, multiply_gathered_rows<T, 2>, multiply_gathered_rows<T, 3>,
-      multiply_gathered_rows<T, 4>, multiply_gathered_rows<T, 5>, multiply_gathered_rows<T, 6>};
-#endif
-  kByRows[rows - 1](k, a, offsets, b, tile, accumulate);
+  using Rows = std::make_integer_sequence<int, Tile<T>::kRows>;
+  GatheredTable<T, Rows>::kByRows[rows - 1](k, a, offsets, b, tile, accumulate);
 }

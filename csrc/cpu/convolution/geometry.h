@@ -77,6 +77,7 @@ struct ConvolutionForward {
 struct GradientBlocking {
   bool filters_on_rows;  // whether filters are rows and patch entries columns of a tile
   bool rows_by_pixel;    // whether the rows of a tile are packed pixel by pixel
+  bool in_place;         // whether they are not packed, nor columns that fill a panel
   int64_t pixel_block;
   int64_t chunk;  // patch entries per task, a multiple of the tile
   int64_t chunks;

@@ -10,6 +10,7 @@ constexpr int64_t kReductionBlock =
 constexpr int64_t kPixelBlock = 128;  // pixels per task: the packed block stays in L2
 constexpr int64_t kAccumulators = 128 * 1024;  // elements that a weight-gradient task may hold
 constexpr int64_t kChunk = 360;                // about the root of that
+constexpr int64_t kFiltersInPlace = 48;            // multiplied where they lie by a weight gradient
 
 // Whether the pixels are one row of the input, read without padding.
 inline bool in_one_row(const Convolution& shape) {
@@ -70,7 +71,7 @@ int64_t forward_workspace(const Blocking& cut) {
   constexpr int64_t kTile = Tile<T>::kRows * Tile<T>::kCols;
   const int64_t pixel_side = cut.pixels_on_rows ? Tile<T>::kRows : Tile<T>::kCols;
   const int64_t panels = divide_up(cut.panels, cut.filter_tasks);
-  const int64_t tiles = cut.blocks == 1 ? 1 : panels * (cut.pixel_block / pixel_side);
+  const int64_t tiles = cut.blocks == 1 ? 2 : panels * (cut.pixel_block / pixel_side);
   return (cut.in_place ? 0 : round_up(cut.pixel_block * cut.block, 16)) + tiles * kTile;
 }
 
@@ -124,6 +125,48 @@ void store_pixels_on_rows(const ConvolutionForward<T>& p, T* output, int64_t k, 
   }
 }
 
+// A task whose pixels are read where they lie: evenly, so that a tile may start at any of them.
+template <typename T>
+void convolve_in_place(const ConvolutionForward<T>& p, int64_t g, int64_t q0, int64_t q1,
+                       int64_t panel0, int64_t panel1, T* tiles) {
+  constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
+  const Convolution& shape = p.shape;
+  const Blocking& cut = p.blocking;
+  const int64_t from_step = shape.stride[2] * shape.input.spatial[2];
+  const int64_t to_step = shape.output.spatial[2];
+  const T* const input = p.input + g * shape.input.g + q0 * from_step;
+  T* const output = p.output + g * shape.output.g + q0 * to_step;
+  for (int64_t block = 0; block < cut.blocks; ++block) {
+    const int64_t r0 = block * cut.block;
+    const int64_t r1 = r0 + cut.block < cut.reduction ? r0 + cut.block : cut.reduction;
+    const bool done = block == cut.blocks - 1;
+    for (int64_t panel = panel0; panel < panel1; ++panel) {
+      const T* filters =
+          p.packed + ((g * cut.blocks + block) * cut.panels + panel) * kCols * cut.block;
+      const int64_t k = panel * kCols;
+      const int64_t columns = shape.K - k < kCols ? shape.K - k : kCols;
+      // Filters that fill half a tile leave registers for twice the pixels.
+      const bool narrow = 2 * columns <= kCols;
+      const bool in_output = columns == kCols || 2 * columns == kCols;
+      const int64_t rows = narrow ? 2 * kRows : kRows;
+      Finish<T> finish;
+      finish.row = in_output ? to_step : kCols;
+      finish.accumulate = block > 0;
+      finish.relu = done && shape.relu;
+      if (done && p.bias != nullptr) finish.bias = bias_panel(p, g, panel);
+      const auto product = narrow ? multiply_narrow<T> : multiply<T>;
+      for (int64_t q = 0; q < q1 - q0; q += rows) {
+        const int64_t here = q1 - q0 - q < rows ? q1 - q0 - q : rows;
+        const int64_t index = cut.blocks == 1 ? 0 : (panel - panel0) * cut.pixel_block + q;
+        T* const to = output + q * to_step + k;
+        T* const tile = in_output ? to : tiles + index * kCols;
+        product(here, r1 - r0, input + q * from_step + r0, from_step, filters, kCols, tile, finish);
+        if (done && !in_output) copy_rows(tile, kCols, 1, 0, columns, columns, here, to, to_step);
+      }
+    }
+  }
+}
+
 // Tasks first <= i < last. workspace: forward_workspace elements, 64-byte aligned.
 template <typename T>
 void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_task, T* workspace) {
@@ -133,7 +176,7 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
   const FeatureMapStrides& to = shape.output;
   const int64_t pixel_side = cut.pixels_on_rows ? kRows : kCols;
   T* const patches = workspace;
-  T* const tiles = workspace + (cut.in_place ? 0 : round_up(cut.pixel_block * cut.block, 16));
+  T* const tiles = workspace + round_up(cut.pixel_block * cut.block, 16);
   Run runs[kPixelBlock + 2 * kCols];
   Run* panel_runs[kPixelBlock + 2 * kCols + 1];  // the first run of each stretch of pixel_side
 
@@ -147,6 +190,12 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
     const int64_t q0 = pixel_block * cut.pixel_block;
     const int64_t q1 =
         q0 + cut.pixel_block < shape.pixels() ? q0 + cut.pixel_block : shape.pixels();
+    const int64_t panel0 = filter_task * cut.panels / cut.filter_tasks;
+    const int64_t panel1 = (filter_task + 1) * cut.panels / cut.filter_tasks;
+    if (cut.in_place) {
+      convolve_in_place(p, g, q0, q1, panel0, panel1, workspace);
+      continue;
+    }
     const int64_t count = cut_runs(shape, q0, q1, pixel_side, runs);
     const int64_t pixel_panels = divide_up(q1 - q0, pixel_side);
     for (int64_t i = 0, run = 0; i < pixel_panels; ++i) {
@@ -160,18 +209,14 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
       for (int64_t i = 0; i < kCols * cut.block; ++i) last[i] = T(0);
     }
 
-    const int64_t panel0 = filter_task * cut.panels / cut.filter_tasks;
-    const int64_t panel1 = (filter_task + 1) * cut.panels / cut.filter_tasks;
     for (int64_t block = 0; block < cut.blocks; ++block) {
       const int64_t r0 = block * cut.block;
       const int64_t r1 = r0 + cut.block < cut.reduction ? r0 + cut.block : cut.reduction;
-      if (cut.pixels_on_rows && !cut.in_place) {
+      if (cut.pixels_on_rows) {
         pack_pixels(shape, input, runs, count, r0, r1, cut.block, patches);
-      } else if (!cut.pixels_on_rows) {
+      } else {
         pack_entries(shape, input, runs, count, r0, r1, kCols, cut.block, patches);
       }
-      const int64_t lda = cut.in_place ? shape.stride[2] * shape.input.spatial[2] : cut.block;
-      const T* const rows = cut.in_place ? input + q0 * lda + r0 : patches;
       const bool done = block == cut.blocks - 1;
       for (int64_t panel = panel0; panel < panel1; ++panel) {
         const T* filters =
@@ -201,13 +246,14 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
           }
           if (in_output) tile = output + pixel_offset(to, *run) + k * to.c;
           if (cut.pixels_on_rows) {
-            multiply<T>(pixels_here, r1 - r0, rows + i * kRows * lda, lda, filters, tile, finish);
+            multiply<T>(pixels_here, r1 - r0, patches + i * kRows * cut.block, cut.block, filters,
+                        kCols, tile, finish);
             if (done && !in_output) {
               store_pixels_on_rows(p, output, k, filters_here, run, run_count, tile);
             }
           } else {
             multiply<T>(filters_here, r1 - r0, filters, cut.block, patches + i * kCols * cut.block,
-                        tile, finish);
+                        kCols, tile, finish);
             if (done && !in_output) {
               store_filters_on_rows(p, output, k, filters_here, run, run_count, i * kCols, tile);
             }
@@ -227,6 +273,9 @@ GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads)
   // the input is contiguous in: its channels, or else the filters. Few filters would waste a tile.
   cut.filters_on_rows = (shape.input.c == 1 && shape.C > 1) || shape.K <= kCols / 2;
   cut.rows_by_pixel = cut.filters_on_rows && shape.output.c == 1 && shape.K > 1;
+  // Few products to a number are not worth copying it.
+  cut.in_place = cut.rows_by_pixel && shape.input.c == 1 && in_one_row(shape) &&
+                 shape.K <= kFiltersInPlace;
   cut.pixel_block = kPixelBlock;
   const int64_t side = cut.filters_on_rows ? kCols : kRows;
   const int64_t filter_side = cut.filters_on_rows ? kRows : kCols;
@@ -339,13 +388,17 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
       T* const col_side = cut.filters_on_rows ? patches : gradients;
       const int64_t row0 = cut.filters_on_rows ? k0 : r0;
       const int64_t col0 = cut.filters_on_rows ? r0 : k0;
+      const int64_t row_step = on_rows.stride[2] * on_rows.input.spatial[2];
+      const int64_t col_step = on_cols.stride[2] * on_cols.input.spatial[2];
 
       Finish<T> finish;
       finish.accumulate = q0 > begin;
 
       // row_side[row][pixel] or [tile of rows][pixel][row], col_side[panel of
       // columns][pixel][column]
-      if (cut.rows_by_pixel) {
+      if (cut.in_place) {
+        // Both are read where they lie, but for columns that do not fill their panel.
+      } else if (cut.rows_by_pixel) {
         pack_rows_by_pixel(on_rows, row_source, runs, count, row0, row0 + rows, row_side);
       } else {
         pack_entries(on_rows, row_source, runs, count, row0, row0 + rows, cut.pixel_block, 0,
@@ -353,19 +406,25 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
       }
       for (int64_t j = 0; j < col_tiles; ++j) {
         const int64_t last = (j + 1) * kCols < cols ? (j + 1) * kCols : cols;
+        if (cut.in_place && last - j * kCols == kCols) continue;
         pack_pixels(on_cols, col_source, runs, count, col0 + j * kCols, col0 + last, kCols,
                     col_side + j * kCols * cut.pixel_block);
       }
       for (int64_t j = 0; j < col_tiles; ++j) {
+        const bool packed = !cut.in_place || (j + 1) * kCols > cols;
+        const T* const b = packed ? col_side + j * kCols * cut.pixel_block
+                                  : col_source + q0 * col_step + col0 + j * kCols;
         for (int64_t i = 0; i < row_tiles; ++i) {
           const int64_t here = rows - i * kRows < kRows ? rows - i * kRows : kRows;
           const T* const a = row_side + i * kRows * cut.pixel_block;
-          const T* const b = col_side + j * kCols * cut.pixel_block;
           T* const tile = tiles + (j * row_tiles + i) * kRows * kCols;
-          if (cut.rows_by_pixel) {
-            multiply<T, true>(here, q1 - q0, a, kRows, b, tile, finish);
+          if (cut.in_place) {
+            multiply<T, true>(here, q1 - q0, row_source + q0 * row_step + row0 + i * kRows,
+                              row_step, b, packed ? kCols : col_step, tile, finish);
+          } else if (cut.rows_by_pixel) {
+            multiply<T, true>(here, q1 - q0, a, kRows, b, kCols, tile, finish);
           } else {
-            multiply<T>(here, q1 - q0, a, cut.pixel_block, b, tile, finish);
+            multiply<T>(here, q1 - q0, a, cut.pixel_block, b, kCols, tile, finish);
           }
         }
       }

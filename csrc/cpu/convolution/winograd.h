@@ -473,7 +473,7 @@ void winograd_panels(const WinogradForward<T>& p, int64_t g, int64_t block, int6
         for (int64_t part = 0; part < parts; ++part) {
           const int64_t t = part * count / parts, rows = (part + 1) * count / parts - t;
           multiply<T>(rows, channels, tiles + cell * plan.channel_cell + t * plan.channel_row + c,
-                      plan.channel_row, filters + cell * filter_cell,
+                      plan.channel_row, filters + cell * filter_cell, kCols,
                       sums + cell * plan.panel_cell + t * kCols, finish);
         }
       }
@@ -516,8 +516,8 @@ void winograd_gradient_panel(const WinogradWeightGradient<T>& p, int64_t g, int6
         Finish<T> finish;
         finish.accumulate = accumulate || t > 0;
         multiply<T, true>(rows, here, tiles + cell * plan.channel_cell + t * plan.channel_row + c,
-                          plan.channel_row, gradients + cell * plan.panel_cell + t * kCols, to,
-                          finish);
+                          plan.channel_row, gradients + cell * plan.panel_cell + t * kCols, kCols,
+                          to, finish);
       }
     }
   }
