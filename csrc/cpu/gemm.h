@@ -25,6 +25,33 @@ struct Finish {
   bool relu = false;             // and max(tile, 0)
 };
 
+template <typename T, int Rows, int Vectors>
+inline __attribute__((always_inline)) void finish_tile(Vec<T> (&sum)[Rows][Vectors], T* tile,
+                                                       const Finish<T>& finish) {
+  using V = Vec<T>;
+  constexpr int kLanes = V::kLanes;
+#pragma GCC unroll 2
+  for (int j = 0; j < Vectors; ++j) {
+    T* const to = tile + j * kLanes;
+    // At the end: a long sum in blocks is more accurate than one chain.
+    if (finish.accumulate) {
+#pragma GCC unroll 32
+      for (int i = 0; i < Rows; ++i) sum[i][j].lanes += V::load(to + i * finish.row).lanes;
+    }
+    if (finish.bias != nullptr) {
+      const V bias = V::load(finish.bias + j * kLanes);
+#pragma GCC unroll 32
+      for (int i = 0; i < Rows; ++i) sum[i][j].lanes += bias.lanes;
+    }
+    if (finish.relu) {
+#pragma GCC unroll 32
+      for (int i = 0; i < Rows; ++i) sum[i][j] = sum[i][j].rectified();
+    }
+#pragma GCC unroll 32
+    for (int i = 0; i < Rows; ++i) sum[i][j].store(to + i * finish.row);
+  }
+}
+
 template <typename T, int Rows, int Vectors, bool Transposed>
 void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* tile,
                    const Finish<T>& finish) {
@@ -48,26 +75,7 @@ void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, 
       for (int j = 0; j < Vectors; ++j) sum[i][j] = sum[i][j].fused_add(ai, columns[j]);
     }
   }
-  // At the end: a long sum in blocks is more accurate than one chain.
-#pragma GCC unroll 2
-  for (int j = 0; j < Vectors; ++j) {
-    T* const to = tile + j * kLanes;
-    if (finish.accumulate) {
-#pragma GCC unroll 32
-      for (int i = 0; i < Rows; ++i) sum[i][j].lanes += V::load(to + i * finish.row).lanes;
-    }
-    if (finish.bias != nullptr) {
-      const V bias = V::load(finish.bias + j * kLanes);
-#pragma GCC unroll 32
-      for (int i = 0; i < Rows; ++i) sum[i][j].lanes += bias.lanes;
-    }
-    if (finish.relu) {
-#pragma GCC unroll 32
-      for (int i = 0; i < Rows; ++i) sum[i][j] = sum[i][j].rectified();
-    }
-#pragma GCC unroll 32
-    for (int i = 0; i < Rows; ++i) sum[i][j].store(to + i * finish.row);
-  }
+  finish_tile<T, Rows, Vectors>(sum, tile, finish);
 }
 
 // The ReLU of a finished tile.
@@ -106,7 +114,7 @@ void multiply_narrow(int64_t rows, int64_t k, const T* a, int64_t lda, const T* 
 // The same with the rows of `a` wherever they are: a[i][offsets[step]].
 template <typename T, int Rows>
 void multiply_gathered_rows(int64_t k, const T* const* a, const int32_t* offsets, const T* b,
-                            T* tile, bool accumulate) {
+                            T* tile, const Finish<T>& finish) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
   const T* rows[Rows];
@@ -129,29 +137,21 @@ void multiply_gathered_rows(int64_t k, const T* const* a, const int32_t* offsets
       sum[i][1] = sum[i][1].fused_add(ai, b1);
     }
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < Rows; ++i) {
-    T* to = tile + 2 * i * kLanes;
-    if (accumulate) {
-      sum[i][0].lanes += V::load(to).lanes;
-      sum[i][1].lanes += V::load(to + kLanes).lanes;
-    }
-    sum[i][0].store(to);
-    sum[i][1].store(to + kLanes);
-  }
+  finish_tile<T, Rows, 2>(sum, tile, finish);
 }
 
 template <typename T, typename Rows>
 struct GatheredTable;
 template <typename T, int... Less>
 struct GatheredTable<T, std::integer_sequence<int, Less...>> {
-  using Function = void (*)(int64_t, const T* const*, const int32_t*, const T*, T*, bool);
+  using Function = void (*)(int64_t, const T* const*, const int32_t*, const T*, T*,
+                            const Finish<T>&);
   static constexpr Function kByRows[] = {multiply_gathered_rows<T, Less + 1>...};
 };
 
 template <typename T>
 void multiply_gathered(int64_t rows, int64_t k, const T* const* a, const int32_t* offsets,
-                       const T* b, T* tile, bool accumulate) {
+                       const T* b, T* tile, const Finish<T>& finish) {
   using Rows = std::make_integer_sequence<int, Tile<T>::kRows>;
-  GatheredTable<T, Rows>::kByRows[rows - 1](k, a, offsets, b, tile, accumulate);
+  GatheredTable<T, Rows>::kByRows[rows - 1](k, a, offsets, b, tile, finish);
 }

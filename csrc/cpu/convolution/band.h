@@ -4,7 +4,9 @@
 // need. Vectors run along the pixels of the band. Included by isa/*.cpp (see vec.h).
 //
 // In a band, output cell (p, q) of a row block is cell j = p * pitch + q, and tap (c, t, r, s) of
-// it is band[offset(c, t, r, s) + j], whatever stride and dilation are. There are two kernels:
+// it is band[offset(c, t, r, s) + j], whatever stride and dilation are. Where vectors run along the
+// filters and channels are innermost in memory, rows are copied as they are, not sorted, and pixels
+// are a stride apart. There are two kernels:
 //
 // - along the cells, for few filters: all rows of a block are one long row; its cells q >= Q, pitch
 //   - Q of each row, are computed and forgotten;
@@ -40,8 +42,9 @@ constexpr int64_t kPanelSteps = 256;     // of a panel of filters that stays in 
 struct PhasedAxis {
   int64_t stride, dilation, slots, reach;
 
-  PhasedAxis(const Convolution& shape, int axis)
-      : stride(shape.stride[axis]), dilation(shape.dilation[axis]) {
+  // `whole`: as if the stride were one.
+  PhasedAxis(const Convolution& shape, int axis, bool whole = false)
+      : stride(whole ? 1 : shape.stride[axis]), dilation(shape.dilation[axis]) {
     int64_t a = stride, b = dilation % stride;
     while (b != 0) {
       const int64_t rest = a % b;
@@ -56,11 +59,17 @@ struct PhasedAxis {
   int64_t cell(int64_t tap) const { return tap * dilation / stride; }
 };
 
+inline bool whole_rows(const Convolution& shape, const Band& band) {
+  return band.along_filters && shape.input.c == 1;
+}
+
 // Where the cells of a band lie, once rows and channels are decided.
 inline void lay_band(const Convolution& shape, Band& band) {
-  const PhasedAxis y(shape, 1), x(shape, 2);
-  const bool innermost = band.along_filters && shape.input.c == 1;
+  const bool innermost = whole_rows(shape, band);
+  const PhasedAxis y(shape, 1), x(shape, 2, innermost);
   band.cell = innermost ? band.channels : 1;
+  band.step = band.cell * (innermost ? shape.stride[2] : 1);
+  band.pitch = (shape.out[2] - 1) * band.step / band.cell + 1 + x.reach;
   band.plane = (band.rows + y.reach) * band.pitch * band.cell;
   const int64_t planes = shape.filter[0] * y.slots * x.slots * band.plane;
   band.channel = innermost ? 1 : planes;
@@ -220,15 +229,15 @@ inline void copy_interleaved(const T* from, int64_t step, int64_t first, int64_t
 template <typename T>
 void fill_band(const Convolution& shape, const Band& band, const T* input, int64_t depth,
                int64_t row_block, int64_t c0, int64_t c1, T* to) {
-  const PhasedAxis y(shape, 1), x(shape, 2);
-  const int64_t step = shape.stride[2] * shape.input.spatial[2];
+  const PhasedAxis y(shape, 1), x(shape, 2, whole_rows(shape, band));
+  const int64_t step = x.stride * shape.input.spatial[2];
   const int64_t p0 = row_block * band.rows;
   for (int64_t t = 0; t < shape.filter[0]; ++t) {
     const int64_t d = depth * shape.stride[0] + t * shape.dilation[0] - shape.padding[0];
     for (int64_t slot_y = 0; slot_y < y.slots; ++slot_y) {
       for (int64_t slot_x = 0; slot_x < x.slots; ++slot_x) {
         // Cells u of the phase read input column u * stride + at.
-        const int64_t at = x.phase(slot_x) - shape.padding[2], stride = shape.stride[2];
+        const int64_t at = x.phase(slot_x) - shape.padding[2], stride = x.stride;
         int64_t first = at < 0 ? divide_up(-at, stride) : 0;
         int64_t last = at >= shape.in[2] ? 0 : divide_up(shape.in[2] - at, stride);
         if (last > band.pitch) last = band.pitch;
@@ -255,7 +264,6 @@ void fill_band(const Convolution& shape, const Band& band, const T* input, int64
 inline Band band_of_phases(const Convolution& shape) {
   Band band{};
   band.rows = shape.out[1];
-  band.pitch = shape.out[2] + PhasedAxis(shape, 2).reach;
   band.channels = shape.C;
   lay_band(shape, band);
   return band;
@@ -295,7 +303,7 @@ void join_phases(const Convolution& shape, const T* from, int64_t c0, int64_t c1
 // offsets[(c, tap)] of the steps of a block of `channels`.
 inline void band_offsets(const Convolution& shape, const Band& band, int64_t channels,
                          int32_t* offsets) {
-  const PhasedAxis y(shape, 1), x(shape, 2);
+  const PhasedAxis y(shape, 1), x(shape, 2, whole_rows(shape, band));
   for (int64_t c = 0; c < channels; ++c) {
     Tap tap(shape, 0);
     for (int64_t t = 0; t < shape.taps(); ++t, tap.next(shape)) {
@@ -374,12 +382,13 @@ void panel_along_cells(int64_t count, const Band& band, int64_t steps, const int
   kByCount[count - 1](band, steps, offsets, cells, filters, bias, accumulate, to);
 }
 
-// All pixels of a band for one panel of filters, along the filters: to[pixel][filter].
+// All pixels of a band for one panel of filters, along the filters: to[pixel][filter], finish.row
+// elements from pixel to pixel.
 template <typename T>
 void panel_along_filters(const Convolution& shape, const Band& band, int64_t rows, int64_t steps,
-                         const int32_t* offsets, const T* cells, const T* filters, bool accumulate,
-                         T* to) {
-  constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
+                         const int32_t* offsets, const T* cells, const T* filters, T* to,
+                         const Finish<T>& finish) {
+  constexpr int64_t kRows = Tile<T>::kRows;
   const int64_t pixels = rows * shape.out[2], tiles = divide_up(pixels, kRows);
   const T* row[kRows];
   const T* start = cells;  // of the pixel's row
@@ -387,14 +396,14 @@ void panel_along_filters(const Convolution& shape, const Band& band, int64_t row
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const int64_t here = (tile + 1) * pixels / tiles - tile * pixels / tiles;
     for (int64_t i = 0; i < here; ++i) {
-      row[i] = start + q * band.cell;
+      row[i] = start + q * band.step;
       if (++q == shape.out[2]) {
         q = 0;
         start += band.pitch * band.cell;
       }
     }
-    multiply_gathered<T>(here, steps, row, offsets, filters, to, accumulate);
-    to += here * kCols;
+    multiply_gathered<T>(here, steps, row, offsets, filters, to, finish);
+    to += here * finish.row;
   }
 }
 
@@ -492,8 +501,20 @@ void convolve_bands(const ConvolutionForward<T>& p, const Band& band, int64_t fi
                               : band.along_filters ? panel * band.panel_sums
                                                    : k.first * band.sums_row);
         if (band.along_filters) {
-          panel_along_filters(shape, band, p1 - p0, steps, offsets, cells, from, block > 0, to);
-          if (done) store_pixels(shape, to, k, here, p0, p1, output);
+          Finish<T> finish;
+          finish.accumulate = block > 0;
+          const FeatureMapStrides& s = shape.output;
+          const bool even = s.spatial[1] == shape.out[2] * s.spatial[2];
+          if (s.c == 1 && k.count() == width && (even || p1 - p0 == 1)) {  // where it belongs
+            finish.row = s.spatial[2];
+            finish.bias = done ? here : nullptr;
+            finish.relu = done && shape.relu;
+            panel_along_filters(shape, band, p1 - p0, steps, offsets, cells, from,
+                                output + k.first + p0 * s.spatial[1], finish);
+          } else {
+            panel_along_filters(shape, band, p1 - p0, steps, offsets, cells, from, to, finish);
+            if (done) store_pixels(shape, to, k, here, p0, p1, output);
+          }
         } else {
           panel_along_cells(k.count(), band, steps, offsets, cells, from, here, block > 0, to);
           if (done && shape.relu) {
@@ -655,6 +676,8 @@ void add_along_filters(const Convolution& shape, const BandGradient& cut, const 
   const FeatureMapStrides& s = shape.output;
   const int64_t Q = shape.out[2], tiles = divide_up(entries, kRows);
   int32_t pixels[kPanelSteps];
+  Finish<T> finish;
+  finish.accumulate = true;
   for (int64_t panel = 0; panel < cut.band.panels; ++panel) {
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t half = 0; half < kCols; half += kLanes) {
@@ -670,7 +693,7 @@ void add_along_filters(const Convolution& shape, const BandGradient& cut, const 
     const int64_t count = rows * Q - first < kPanelSteps ? rows * Q - first : kPanelSteps;
     int64_t row = first / Q, q = first % Q;
     for (int64_t i = 0; i < count; ++i) {
-      pixels[i] = static_cast<int32_t>((row * cut.band.pitch + q) * cut.band.cell);
+      pixels[i] = static_cast<int32_t>(row * cut.band.pitch * cut.band.cell + q * cut.band.step);
       if (++q == Q) {
         q = 0;
         ++row;
@@ -683,7 +706,7 @@ void add_along_filters(const Convolution& shape, const BandGradient& cut, const 
         const T* entry[kRows];
         for (int64_t i = 0; i < here; ++i) entry[i] = cells + offsets[e + i];
         multiply_gathered<T>(here, count, entry, pixels, from,
-                             sums + (panel * cut.entries + e) * kCols, true);
+                             sums + (panel * cut.entries + e) * kCols, finish);
       }
     }
   }

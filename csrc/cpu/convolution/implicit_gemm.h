@@ -10,7 +10,7 @@ constexpr int64_t kReductionBlock =
 constexpr int64_t kPixelBlock = 128;  // pixels per task: the packed block stays in L2
 constexpr int64_t kAccumulators = 128 * 1024;  // elements that a weight-gradient task may hold
 constexpr int64_t kChunk = 360;                // about the root of that
-constexpr int64_t kFiltersInPlace = 48;            // multiplied where they lie by a weight gradient
+constexpr int64_t kFiltersInPlace = 64;            // multiplied where they lie by a weight gradient
 
 // Whether the pixels are one row of the input, read without padding.
 inline bool in_one_row(const Convolution& shape) {
