@@ -1,9 +1,11 @@
 """Whole networks of our layers against the same of torch's: inference, and a step of training.
 
-Contenders of one run: ours and torch's in NCHW and in channels_last, ``torch.compile`` of torch's,
-which chooses its layouts itself, and frozen copies of ours (``cnn_ext.freeze``) in rows of their own. A
-step of training is forward, cross-entropy, backward, and plain SGD with so small a rate that the
-weights stay as they are. Builds of one format share their weights; the others have the same ones.
+Contenders of one run: ours and torch's in NCHW and in channels_last, and ``torch.compile`` of torch's,
+which chooses its layouts itself. Frozen copies of ours (``cnn_ext.freeze``) have rows of their own, and so
+has ``torch.compile`` of ours, which keeps the layout that it is given: channels_last. A step of
+training is forward, cross-entropy, backward, and plain SGD with so small a rate that the weights stay
+as they are. Builds of one format share their weights; the others have the same ones. Batch
+normalisation has seen the images once, so that activations are of the size that they have in use.
 ONNX Runtime and OpenVINO run inference apart, where they are installed.
 """
 
@@ -28,6 +30,7 @@ from cnn_ext.training.networks import build
 
 QUICK = ("LeNet-5", "AlexNet 2012", "AlexNet one_weird_trick")
 RATE = 1e-9
+COMPILED = "compiled ours"  # among contenders
 
 
 def names(options: Options) -> list[str]:
@@ -50,6 +53,7 @@ def network_rows(name: str, entry: dict[str, Any], options: Options) -> Iterator
     images = torch.randn(entry["input"]).to(dtype)
     labels = torch.randint(0, 10, (len(images),))
     model = build(entry["model"], layers=torch.nn)[0].to(dtype)
+    see(model, images)
     builds = {
         "NCHW": (ours_like(model, entry["model"]), model),
         "channels_last": _in_channels_last(model, entry["model"]),
@@ -57,6 +61,20 @@ def network_rows(name: str, entry: dict[str, Any], options: Options) -> Iterator
     inputs = {f: images.contiguous(memory_format=layout) for f, layout in LAYOUTS.items()}
     yield from _inference(name, builds, inputs, options)
     yield from _training(name, builds, inputs, labels, options)
+
+
+def see(model: torch.nn.Module, images: Tensor) -> None:
+    """Takes what batch normalisation knows of its inputs from these images alone."""
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def ours_like(model: torch.nn.Module, name: str) -> torch.nn.Module:
@@ -87,6 +105,7 @@ def _inference(name: str, builds: Builds, inputs: dict[str, Tensor], options: Op
     if options.compiles(True):
         torch._dynamo.reset()
         models["compiled NCHW"] = torch.compile(builds["NCHW"][1], dynamic=False)
+        models[f"{COMPILED} channels_last"] = torch.compile(builds["channels_last"][0], dynamic=False)
 
     def run(key: str) -> Tensor:
         with torch.inference_mode():
@@ -104,6 +123,8 @@ def _inference(name: str, builds: Builds, inputs: dict[str, Tensor], options: Op
     yield from _rows(name, "inference", "ours", timed, differences, options)
     if freeze is not None:
         yield from _rows(name, "inference, frozen", "frozen", timed, differences, options)
+    if options.compiles(True):
+        yield from _rows(name, "inference, compiled", COMPILED, timed, differences, options)
 
 
 def _training(
@@ -119,8 +140,13 @@ def _training(
         theirs = builds["NCHW"][1]
         compiled = torch.compile(theirs, dynamic=False)
         steps["compiled NCHW"] = step(compiled, theirs, inputs["NCHW"], labels)
+        ours = builds["channels_last"][0]
+        compiled = torch.compile(ours, dynamic=False)
+        steps[f"{COMPILED} channels_last"] = step(compiled, ours, inputs["channels_last"], labels)
     timed = turns(steps, options.turns(5), options.seconds())
     yield from _rows(name, "training", "ours", timed, {}, options)
+    if options.compiles(True):
+        yield from _rows(name, "training, compiled", COMPILED, timed, {}, options)
 
 
 def step(
@@ -144,7 +170,7 @@ def _rows(
 ) -> Iterator[Row]:
     """The rows in which one of our builds stands against torch's."""
     wanted = {
-        key.replace(who, "ours"): milliseconds
+        key.replace(who, "ours", 1): milliseconds
         for key, milliseconds in timed.milliseconds.items()
         if key.rsplit(" ", 1)[0] in (who, *OPPONENTS, *NEEDED)
     }

@@ -83,8 +83,8 @@ def by_format(timed: Timed) -> dict[str, tuple[dict[str, float], float]]:
     """Sorts contenders named ``"ours NCHW"``, ``"eager channels_last"`` ... by format.
 
     Returns:
-        For each format milliseconds by contender, and the second ratio: the best of torch's ways in
-        any format over the best of ours in any.
+        For each format that ours has, milliseconds by contender, and the second ratio: the best of
+        torch's ways in any format over the best of ours in any.
 
     Example:
         >>> times = {"ours NCHW": 4.0, "eager NCHW": 6.0, "ours channels_last": 2.0,
@@ -96,9 +96,13 @@ def by_format(timed: Timed) -> dict[str, tuple[dict[str, float], float]]:
     for name, milliseconds in timed.milliseconds.items():
         contender, memory_format = name.rsplit(" ", 1)
         found.setdefault(memory_format, {})[contender] = milliseconds
-    ours = min(times["ours"] for times in found.values())
+    ours = min(times["ours"] for times in found.values() if "ours" in times)
     torchs = min(times[name] for times in found.values() for name in OPPONENTS if name in times)
-    return {memory_format: (times, torchs / ours) for memory_format, times in found.items()}
+    return {
+        memory_format: (times, torchs / ours)
+        for memory_format, times in found.items()
+        if "ours" in times
+    }
 
 
 def machine(peak: float | None = None) -> dict[str, Any]:

@@ -6,8 +6,8 @@
 // a: row-major, `lda` elements from row to row, or, where `Transposed`, column-major, `lda`
 // elements from step to step; b: kCols columns, `ldb` elements from step to step, kCols where it is
 // packed; tile: packed, kCols elements from row to row, or the result itself: see `Finish`.
-// 1 <= rows <= kRows. A product that fills only the first half of the columns may have twice as many
-// rows (`multiply_narrow`).
+// 1 <= rows <= kRows. A product that fills only the first half of the columns may have twice as
+// many rows (`multiply_narrow`).
 
 template <typename T>
 struct Tile {

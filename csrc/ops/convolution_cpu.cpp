@@ -531,40 +531,86 @@ void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, cons
              const T* weight, const T* bias, T* output, const Tensor& like,
              const T* frozen = nullptr) {
   switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
-    case Algorithm::direct:
-      return direct(shape, input, weight, bias, output, like);
+    case Algorithm::direct:  // a band holds all taps along the depth, with planes of padding
+      return each_region(shape, 1, 0.97, [&](const auto& part, int64_t x, int64_t w, int64_t y) {
+        direct(part, input + x, weight + w, bias, output + y, like);
+      });
     case Algorithm::winograd:
       return cpu::winograd_serves(shape)
                  ? winograd(shape, input, weight, bias, output, like, frozen)
                  : winograd_by_phases(shape, input, weight, bias, output, like);
     default:
-      return implicit_gemm(simplify(shape, false), input, weight, bias, output, like);
+      // Wide dilations.
+      each_region(shape, kSpatial, 0.75, [&](const auto& part, int64_t x, int64_t w, int64_t y) {
+        implicit_gemm(simplify(part, false), input + x, weight + w, bias, output + y, like);
+      });
   }
 }
 
 constexpr int64_t kTileMemory = 1 << 20;     // elements of windows at a time, whatever the batch,
 constexpr int64_t kMostOfAnImage = 1 << 21;  // unless one image has more, up to this
 
-// Whether the windows lie side by side, each cell of the input in one at most, and filters are
-// dense: the input gradient of a window is then one product of filters and the output's gradient.
+// Whether the windows lie side by side, each cell of the input in one at most.
 bool windows_tile(const cpu::Convolution& c) {
-  int64_t cells = c.C, last = (c.C - 1) * c.weight.c;
   bool strided = false;
   for (int axis = 0; axis < kSpatial; ++axis) {
     const bool inside = c.padding[axis] == 0 && c.out[axis] * c.stride[axis] <= c.in[axis];
     if (c.filter[axis] != c.stride[axis] || !inside) return false;
     if (c.filter[axis] > 1 && c.dilation[axis] != 1) return false;
     strided = strided || c.stride[axis] > 1;
+  }
+  return c.G == 1 && strided;
+}
+
+// Whether filters are dense, and images small enough, for `input_gradient_by_tiles`.
+bool tiles_fit(const cpu::Convolution& c) {
+  int64_t cells = c.C, last = (c.C - 1) * c.weight.c;
+  for (int axis = 0; axis < kSpatial; ++axis) {
     cells *= c.filter[axis];
     last += (c.filter[axis] - 1) * c.weight.spatial[axis];
   }
-  return c.G == 1 && strided && last + 1 == cells &&
-         cells * c.out[0] * c.out[1] * c.out[2] <= kMostOfAnImage;
+  return last + 1 == cells && cells * c.out[0] * c.out[1] * c.out[2] <= kMostOfAnImage;
 }
 
-// Phases of the stride read the output's gradient again and again; but where they write whole
-// vectors of channels there is nothing to put in its place.
-constexpr int64_t kChannelsOfPhases = 32;
+// Whether the rows of windows side by side lie together, channels innermost: the input gradient of
+// such a row of every window is one product, written where it belongs.
+constexpr int64_t kChannelsOfRows = 32;  // fewer are faster by whole windows
+
+bool rows_lie_together(const cpu::Convolution& c) {
+  return c.input.c == 1 && c.C >= kChannelsOfRows && c.input.spatial[2] == c.C;
+}
+
+template <typename T>
+void input_gradient_by_rows(const cpu::Convolution& c, const T* grad_output, const T* weight,
+                            T* grad_input, const Tensor& result) {
+  const auto& s = c.weight;
+  const Tensor filters =
+      at::from_blob(const_cast<T*>(weight), {c.filter[0], c.filter[1], c.filter[2], c.C, c.K},
+                    {s.spatial[0], s.spatial[1], s.spatial[2], s.c, s.k}, result.options())
+          .contiguous();
+  cpu::Convolution g = c;
+  g.C = c.K;
+  g.K = c.filter[2] * c.C;
+  g.input = c.output;
+  g.output = c.input;
+  g.weight.k = c.K;
+  g.weight.c = 1;
+  bool covered = true;
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    covered = covered && c.in[axis] == c.out[axis] * c.stride[axis];
+    g.in[axis] = c.out[axis];
+    g.filter[axis] = g.stride[axis] = g.dilation[axis] = 1;
+    g.output.spatial[axis] *= c.stride[axis];
+  }
+  if (!covered) result.zero_();
+  const T* row_filters = filters.const_data_ptr<T>();
+  for (int64_t t = 0; t < c.filter[0]; ++t) {
+    for (int64_t r = 0; r < c.filter[1]; ++r, row_filters += g.K * g.C) {
+      T* const row = grad_input + t * c.input.spatial[0] + r * c.input.spatial[1];
+      implicit_gemm<T>(simplify(g, false), grad_output, row_filters, nullptr, row, result);
+    }
+  }
+}
 
 // A product with as many filters as a window has cells, some images at a time; then each window is
 // put in its place.
@@ -621,9 +667,11 @@ void input_gradient(std::optional<Algorithm> named, const cpu::Convolution& shap
   if (chosen == Algorithm::direct && cpu::depthwise(shape)) {
     return depthwise<T>(shape, true, grad_output, weight, nullptr, grad_input, result);
   }
-  const bool by_channels = shape.input.c == 1 && shape.C >= kChannelsOfPhases;
-  if (chosen == Algorithm::implicit_gemm && windows_tile(shape) && !by_channels) {
-    return input_gradient_by_tiles(shape, grad_output, weight, result);
+  if (chosen == Algorithm::implicit_gemm && windows_tile(shape)) {
+    if (rows_lie_together(shape)) {
+      return input_gradient_by_rows(shape, grad_output, weight, grad_input, result);
+    }
+    if (tiles_fit(shape)) return input_gradient_by_tiles(shape, grad_output, weight, result);
   }
   by_phases(chosen == Algorithm::implicit_gemm ? simplify(shape, true) : shape);
 }

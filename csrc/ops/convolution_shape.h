@@ -4,7 +4,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <array>
 #include <numeric>
+#include <vector>
 
 #include "../cpu/convolution/geometry.h"
 #include "convolution.h"
@@ -38,6 +41,81 @@ inline cpu::Convolution describe(const Tensor& input, const Tensor& weight, cons
     c.weight.spatial[axis] = weight.stride(from + 2);
   }
   return c;
+}
+
+// Output cells first <= o < last of an axis, all of which meet the input in the taps first_tap <= t
+// < last_tap, and padding in the others.
+struct Stretch {
+  int64_t first, last, first_tap, last_tap;
+};
+
+inline std::vector<Stretch> stretches(const cpu::Convolution& c, int axis) {
+  std::vector<Stretch> result;
+  const int64_t dilation = c.dilation[axis];
+  for (int64_t o = 0; o < c.out[axis]; ++o) {
+    const int64_t at = o * c.stride[axis] - c.padding[axis];
+    const int64_t first = at < 0 ? std::min((-at - 1) / dilation + 1, c.filter[axis]) : 0;
+    const int64_t last =
+        at >= c.in[axis] ? 0 : std::min((c.in[axis] - 1 - at) / dilation + 1, c.filter[axis]);
+    const Stretch here{o, o + 1, first, std::max(first, last)};
+    if (!result.empty() && result.back().first_tap == here.first_tap &&
+        result.back().last_tap == here.last_tap) {
+      result.back().last = o + 1;
+    } else {
+      result.push_back(here);
+    }
+  }
+  return result;
+}
+
+constexpr size_t kMostRegions = 27;
+constexpr int64_t kLeastRegion = 64;  // pixels, on the average
+
+// f(part of the convolution, its offset in the input, in the weight and in the output) for regions
+// of the output whose windows have no padding along the first axes, where at most `most` of
+// all products there are with cells of the input. Otherwise f(c, 0, 0, 0).
+template <typename F>
+void each_region(const cpu::Convolution& c, int axis_count, double most, const F& f) {
+  std::array<std::vector<Stretch>, cpu::kSpatial> axes;
+  double inside = 1.0;  // of all products, those with the input
+  size_t regions = 1;
+  bool empty = false;
+  for (int axis = 0; axis < cpu::kSpatial; ++axis) {
+    if (axis >= axis_count || c.padding[axis] == 0) {
+      axes[axis] = {{0, c.out[axis], 0, c.filter[axis]}};
+      continue;
+    }
+    axes[axis] = stretches(c, axis);
+    int64_t met = 0;
+    for (const Stretch& s : axes[axis]) {
+      met += (s.last - s.first) * (s.last_tap - s.first_tap);
+      empty = empty || s.last_tap == s.first_tap;
+    }
+    inside *= static_cast<double>(met) / static_cast<double>(c.out[axis] * c.filter[axis]);
+    regions *= axes[axis].size();
+  }
+  const bool large = c.pixels() >= kLeastRegion * static_cast<int64_t>(regions);
+  if (empty || inside > most || regions > kMostRegions || !large) return f(c, 0, 0, 0);
+  for (size_t index = 0; index < regions; ++index) {
+    cpu::Convolution part = c;
+    int64_t input = 0, weight = 0, output = 0;
+    size_t rest = index;
+    for (int axis = 0; axis < cpu::kSpatial; ++axis) {
+      const Stretch& s = axes[axis][rest % axes[axis].size()];
+      rest /= axes[axis].size();
+      if (axis >= axis_count || c.padding[axis] == 0) continue;
+      const int64_t at =
+          s.first * c.stride[axis] - c.padding[axis] + s.first_tap * c.dilation[axis];
+      part.in[axis] = c.in[axis] - at;
+      part.out[axis] = s.last - s.first;
+      part.filter[axis] = s.last_tap - s.first_tap;
+      part.padding[axis] = 0;
+      input += at * c.input.spatial[axis];
+      weight += s.first_tap * c.weight.spatial[axis];
+      output += s.first * c.output.spatial[axis];
+    }
+    f(part, input, weight, output);
+  }
 }
 
 // One axis of the input gradient, at the input cells phase, phase + stride, phase + 2 stride, ...:

@@ -36,6 +36,30 @@ def test_frozen_copies_have_rows_of_their_own(monkeypatch):
         assert a["milliseconds"]["ours"] != b["milliseconds"]["ours"]
 
 
+def test_ours_compiled_has_rows_in_channels_last(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)
+    rows = list(networks.network_rows("LeNet-5", SMALL, Options(quick=True, rounds=1, compile=True)))
+    for what in ("inference", "training"):
+        nchw, last = (row["milliseconds"] for row in rows if row["pass"] == what)
+        assert nchw.keys() == {"ours", "eager", "compiled"} and last.keys() == {"ours", "eager"}
+        (row,) = (row for row in rows if row["pass"] == f"{what}, compiled")
+        assert row["format"] == "channels_last"
+        times = row["milliseconds"]
+        assert times["eager"] == last["eager"] and times["ours"] != last["ours"]  # of one run
+        best = min(nchw["eager"], nchw["compiled"], times["eager"])
+        assert row["ratio_any_format"] == best / times["ours"]
+
+
+def test_batch_normalisation_has_seen_the_images():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4, momentum=0.3))
+    images = 7 + torch.randn(5, 1, 9, 9)
+    networks.see(model, images)
+    assert model[1].momentum == 0.3
+    seen = model.eval()(images)
+    torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen.var((0, 2, 3)), torch.ones(4), atol=1e-2, rtol=0)
+
+
 def test_other_runtimes_run_apart_and_no_ratio_is_to_them(monkeypatch):
     monkeypatch.setattr(networks, "available", lambda: ["openvino"])
     monkeypatch.setattr(networks, "rival", lambda name, model, images: lambda: model(images))

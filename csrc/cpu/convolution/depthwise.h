@@ -3,8 +3,8 @@
 // cache, zero-padded, as [vector of groups][row][column][lane]; each is copied there once, from any
 // layout, and every tap reads them at an offset of its own. Included by isa/*.cpp (see vec.h).
 //
-// Where groups are innermost on both sides, in whole vectors, nothing is copied: taps read the source
-// where it lies, and cells at the edges have lists of taps of their own.
+// Where groups are innermost on both sides, in whole vectors, nothing is copied: taps read the
+// source where it lies, and cells at the edges have lists of taps of their own.
 //
 // The input gradient is the same with the roles exchanged: its source is the gradient of the
 // output, and where the forward pass strides, result cells that are a stride apart have taps of
@@ -277,8 +277,8 @@ inline DepthwiseReach depthwise_taps_in_place(const DepthwisePass& pass, int64_t
       for (int64_t s = 0; s < c.filter[2]; ++s, weight += lanes) {
         if (!meet || !pass.meets(2, q, s, x)) continue;
         columns[reach.count] = x;
-        taps[reach.count++] = {
-            d * from.spatial[0] + y * from.spatial[1] + x * from.spatial[2], weight};
+        taps[reach.count++] = {d * from.spatial[0] + y * from.spatial[1] + x * from.spatial[2],
+                               weight};
         if (x < 0 && divide_up(-x, step) > reach.first) reach.first = divide_up(-x, step);
         const int64_t last = x >= size[2] ? 0 : divide_up(size[2] - x, step);
         if (last < reach.last) reach.last = last;

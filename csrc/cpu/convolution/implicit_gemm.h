@@ -10,15 +10,16 @@ constexpr int64_t kReductionBlock =
 constexpr int64_t kPixelBlock = 128;  // pixels per task: the packed block stays in L2
 constexpr int64_t kAccumulators = 128 * 1024;  // elements that a weight-gradient task may hold
 constexpr int64_t kChunk = 360;                // about the root of that
-constexpr int64_t kFiltersInPlace = 64;            // multiplied where they lie by a weight gradient
+constexpr int64_t kFiltersInPlace = 64;        // multiplied where they lie by a weight gradient
 
-// Whether the pixels are one row of the input, read without padding.
-inline bool in_one_row(const Convolution& shape) {
+// Whether the pixels are cells of the input, read without padding, in rows of at least `length`, or
+// in one.
+inline bool in_rows(const Convolution& shape, int64_t length) {
   for (int axis = 0; axis < kSpatial; ++axis) {
     if (shape.filter[axis] != 1 || shape.padding[axis] != 0) return false;
     if ((shape.out[axis] - 1) * shape.stride[axis] >= shape.in[axis]) return false;
   }
-  return shape.pixels() == shape.out[2];
+  return shape.out[2] >= length || shape.pixels() == shape.out[2];
 }
 
 inline int64_t step_of_pixels(const Convolution& shape) {
@@ -41,7 +42,7 @@ Blocking plan_forward(const Convolution& shape, bool bias, int64_t threads) {
   Blocking cut{};
   // The columns of a tile are what the output is contiguous in: pixels of a row, or else filters.
   cut.pixels_on_rows = shape.output.c == 1 && (shape.out[2] == 1 || shape.output.spatial[2] != 1);
-  cut.in_place = cut.pixels_on_rows && shape.input.c == 1 && in_one_row(shape);
+  cut.in_place = cut.pixels_on_rows && shape.input.c == 1 && in_rows(shape, 4 * kRows);
   cut.pixel_step = step_of_pixels(shape);
   // If filters are columns, the bias is added to a finished tile.
   cut.bias_entry = bias && !cut.pixels_on_rows;
@@ -125,17 +126,17 @@ void store_pixels_on_rows(const ConvolutionForward<T>& p, T* output, int64_t k, 
   }
 }
 
-// A task whose pixels are read where they lie: evenly, so that a tile may start at any of them.
+// A task whose pixels are read where they lie, in rows: tiles may start at any of them.
 template <typename T>
-void convolve_in_place(const ConvolutionForward<T>& p, int64_t g, int64_t q0, int64_t q1,
+void convolve_in_place(const ConvolutionForward<T>& p, int64_t g, const Run* runs, int64_t count,
                        int64_t panel0, int64_t panel1, T* tiles) {
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   const Convolution& shape = p.shape;
   const Blocking& cut = p.blocking;
   const int64_t from_step = shape.stride[2] * shape.input.spatial[2];
   const int64_t to_step = shape.output.spatial[2];
-  const T* const input = p.input + g * shape.input.g + q0 * from_step;
-  T* const output = p.output + g * shape.output.g + q0 * to_step;
+  const T* const input = p.input + g * shape.input.g;
+  T* const output = p.output + g * shape.output.g;
   for (int64_t block = 0; block < cut.blocks; ++block) {
     const int64_t r0 = block * cut.block;
     const int64_t r1 = r0 + cut.block < cut.reduction ? r0 + cut.block : cut.reduction;
@@ -155,13 +156,22 @@ void convolve_in_place(const ConvolutionForward<T>& p, int64_t g, int64_t q0, in
       finish.relu = done && shape.relu;
       if (done && p.bias != nullptr) finish.bias = bias_panel(p, g, panel);
       const auto product = narrow ? multiply_narrow<T> : multiply<T>;
-      for (int64_t q = 0; q < q1 - q0; q += rows) {
-        const int64_t here = q1 - q0 - q < rows ? q1 - q0 - q : rows;
-        const int64_t index = cut.blocks == 1 ? 0 : (panel - panel0) * cut.pixel_block + q;
-        T* const to = output + q * to_step + k;
-        T* const tile = in_output ? to : tiles + index * kCols;
-        product(here, r1 - r0, input + q * from_step + r0, from_step, filters, kCols, tile, finish);
-        if (done && !in_output) copy_rows(tile, kCols, 1, 0, columns, columns, here, to, to_step);
+      T* const sums = tiles + (cut.blocks == 1 ? 0 : (panel - panel0) * cut.pixel_block * kCols);
+      for (const Run* run = runs; run < runs + count; ++run) {
+        const T* from = input + r0 + run->n * shape.input.n;
+        for (int axis = 0; axis < kSpatial; ++axis) {
+          from += run->out[axis] * shape.stride[axis] * shape.input.spatial[axis];
+        }
+        T* to = output + k + pixel_offset(shape.output, *run);
+        for (int64_t q = 0; q < run->length; q += rows) {
+          const int64_t here = run->length - q < rows ? run->length - q : rows;
+          T* const sum = sums + (cut.blocks == 1 ? 0 : (run->column + q) * kCols);
+          T* const tile = in_output ? to : sum;
+          product(here, r1 - r0, from, from_step, filters, kCols, tile, finish);
+          if (done && !in_output) copy_rows(tile, kCols, 1, 0, columns, columns, here, to, to_step);
+          from += rows * from_step;
+          to += rows * to_step;
+        }
       }
     }
   }
@@ -192,11 +202,12 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
         q0 + cut.pixel_block < shape.pixels() ? q0 + cut.pixel_block : shape.pixels();
     const int64_t panel0 = filter_task * cut.panels / cut.filter_tasks;
     const int64_t panel1 = (filter_task + 1) * cut.panels / cut.filter_tasks;
+    const int64_t boundary = cut.in_place ? cut.pixel_block : pixel_side;
+    const int64_t count = cut_runs(shape, q0, q1, boundary, runs);
     if (cut.in_place) {
-      convolve_in_place(p, g, q0, q1, panel0, panel1, workspace);
+      convolve_in_place(p, g, runs, count, panel0, panel1, workspace);
       continue;
     }
-    const int64_t count = cut_runs(shape, q0, q1, pixel_side, runs);
     const int64_t pixel_panels = divide_up(q1 - q0, pixel_side);
     for (int64_t i = 0, run = 0; i < pixel_panels; ++i) {
       panel_runs[i] = runs + run;
@@ -274,8 +285,8 @@ GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads)
   cut.filters_on_rows = (shape.input.c == 1 && shape.C > 1) || shape.K <= kCols / 2;
   cut.rows_by_pixel = cut.filters_on_rows && shape.output.c == 1 && shape.K > 1;
   // Few products to a number are not worth copying it.
-  cut.in_place = cut.rows_by_pixel && shape.input.c == 1 && in_one_row(shape) &&
-                 shape.K <= kFiltersInPlace;
+  cut.in_place = cut.rows_by_pixel && shape.input.c == 1 && shape.K <= kFiltersInPlace &&
+                 in_rows(shape, shape.pixels());
   cut.pixel_block = kPixelBlock;
   const int64_t side = cut.filters_on_rows ? kCols : kRows;
   const int64_t filter_side = cut.filters_on_rows ? kRows : kCols;
