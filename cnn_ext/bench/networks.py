@@ -1,10 +1,10 @@
 """Whole networks of our layers against the same of torch's: inference, and a step of training.
 
 Contenders of one run: ours and torch's in NCHW and in channels_last, and ``torch.compile`` of torch's,
-which chooses its layouts itself. Frozen copies of ours (``cnn_ext.freeze``) have rows of their own, and so
-has ``torch.compile`` of ours, which keeps the layout that it is given: channels_last. A step of
-training is forward, cross-entropy, backward, and plain SGD with so small a rate that the weights stay
-as they are. Builds of one format share their weights; the others have the same ones. Batch
+which chooses its layouts itself. Frozen copies of ours (``cnn_ext.freeze``) have rows of their own,
+and so has ``torch.compile`` of ours, which keeps the layout that it is given: channels_last. A step
+of training is forward, cross-entropy, backward, and plain SGD with so small a rate that the weights
+stay as they are. Builds of one format share their weights; the others have the same ones. Batch
 normalisation has seen the images once, so that activations are of the size that they have in use.
 ONNX Runtime and OpenVINO run inference apart, where they are installed.
 """
