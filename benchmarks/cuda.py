@@ -1,12 +1,12 @@
 """The operations on a GPU against torch's: convolution beside cuDNN, the others beside a copy too.
 
-    python -m benchmarks.cuda [--out FILE.json] [--only convolution|local_response_norm|color_pca]
+    python -m benchmarks.cuda [--out FILE.json] [--only convolution|max_pool|...]
     python -m benchmarks.cuda --device cpu --quick     a dry run: the same code on tiny shapes
 
 Every row is one interleaved run; its medians are compared. Times are of the device, by events, of a
 call that follows an untimed one. The ratio is to torch in the same memory format and precision: above
-1 ours is faster. Gradients are those of input and weight together. The layers are those of
-convolution.json.
+1 ours is faster. Gradients are those of input and weight together. Layers are named as in
+cnn_ext/bench/shapes.
 """
 
 import argparse
@@ -14,21 +14,29 @@ import datetime
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from cnn_ext._native import _C
+from cnn_ext.bench.options import shapes
+from cnn_ext.bench.timing import LAYOUTS
 
-SHAPES = json.loads(Path(__file__).with_name("convolution.json").read_text())
-FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+LAYERS = {
+    "lenet": ["LeNet C1", "LeNet C3", "LeNet C5"],
+    "alexnet": ["AlexNet 1", "AlexNet 2", "AlexNet 3"],
+    "vgg": ["VGG 1_1", "VGG 1_2", "VGG 2_2", "VGG 3_2", "VGG 4_2", "VGG 5_1"],
+    "resnet50": ["ResNet-50 layer1.0.conv3", "ResNet-50 layer2.0.conv2"],
+    "others": ["depthwise, 7 x 7 (ConvNeXt)"],
+}
 PRECISIONS = {
     "float32": (torch.float32, False),
     "tf32": (torch.float32, True),
     "bfloat16": (torch.bfloat16, True),
 }
+POOLS = ["AlexNet pool 1", "VGG pool 1"]
 NORM_SHAPES = [[16, 64, 55, 55], [128, 96, 55, 55], [128, 256, 27, 27]]
 IMAGE_SHAPES = [[1, 3, 256, 256], [256, 3, 256, 256]]
 ops = torch.ops.cnn_ext
@@ -63,14 +71,11 @@ def convolution(shape: dict, memory_format, precision: str, device: str, rounds:
     dtype, allowed = PRECISIONS[precision]
     torch.backends.cudnn.allow_tf32 = allowed
     stride, padding = [shape.get("stride", 1)] * 2, [shape.get("padding", 0)] * 2
-    groups, size = shape.get("groups", 1), shape["size"]
-    input = torch.randn(shape["input"], device=device, dtype=dtype).contiguous(
-        memory_format=memory_format
+    groups = shape.get("groups", 1)
+    input, weight = (
+        torch.randn(shape[name], device=device, dtype=dtype).contiguous(memory_format=memory_format)
+        for name in ("input", "weight")
     )
-    weight = torch.randn(
-        shape["filters"], input.shape[1] // groups, size, size, device=device, dtype=dtype
-    )
-    weight = weight.contiguous(memory_format=memory_format)
     tail, geometry = (
         (stride, padding, [1, 1], groups, "auto"),
         (stride, padding, [1, 1], False, [0, 0], groups),
@@ -94,6 +99,32 @@ def convolution(shape: dict, memory_format, precision: str, device: str, rounds:
     }
     return {
         "difference": ((output - forward["torch"]()).norm() / output.norm()).item(),
+        "forward": medians(forward, device, rounds),
+        "gradients": medians(backward, device, rounds),
+    }
+
+
+def max_pool(shape: dict, memory_format, dtype: torch.dtype, device: str, rounds: int) -> dict:
+    """Forward with what a gradient needs, and the gradient."""
+    input = torch.randn(shape["input"], device=device, dtype=dtype)
+    input = input.contiguous(memory_format=memory_format)
+    size, stride = [shape["kernel_size"]] * 2, [shape["stride"]] * 2
+    geometry = size, stride, [0, 0], [1, 1], False
+    output, taps = ops.max_pool2d_with_taps(input, *geometry)
+    right, indices = torch.ops.aten.max_pool2d_with_indices(input, *geometry)
+    grad = torch.randn_like(output)
+    forward = {
+        "ours": lambda: ops.max_pool2d_with_taps(input, *geometry),
+        "torch": lambda: torch.ops.aten.max_pool2d_with_indices(input, *geometry),
+    }
+    backward = {
+        "ours": lambda: ops.max_pool2d_backward(grad, taps, input.shape, *geometry),
+        "torch": lambda: torch.ops.aten.max_pool2d_with_indices_backward(
+            grad, input, *geometry, indices
+        ),
+    }
+    return {
+        "difference": (output - right).abs().max().item(),
         "forward": medians(forward, device, rounds),
         "gradients": medians(backward, device, rounds),
     }
@@ -165,15 +196,30 @@ def machine(device: str) -> dict:
     return facts
 
 
-def all_rows(only: str | None, device: str, quick: bool, rounds: int):
+def small(shape: dict) -> dict:
+    """With one image."""
+    return {**shape, "input": [1, *shape["input"][1:]]}
+
+
+def all_rows(
+    only: str | None, device: str, quick: bool, rounds: int
+) -> Iterator[tuple[str, str, dict]]:
     """(operation, name, figures), one after the other."""
     if only in (None, "convolution"):
-        for layer, shape in list(SHAPES.items())[: 2 if quick else None]:
-            shape = {**shape, "input": [1, *shape["input"][1:]]} if quick else shape
+        layers = [(name, shapes(file)[name]) for file, names in LAYERS.items() for name in names]
+        for layer, shape in layers[: 2 if quick else None]:
+            shape = small(shape) if quick else shape
             for precision in PRECISIONS:
-                for label, memory_format in FORMATS.items():
+                for label, memory_format in LAYOUTS.items():
                     figures = convolution(shape, memory_format, precision, device, rounds)
                     yield "convolution", f"{layer} {precision} {label}", figures
+    if only in (None, "max_pool"):
+        for name in POOLS[: 1 if quick else None]:
+            shape = small(shapes("max_pool")[name]) if quick else shapes("max_pool")[name]
+            for dtype in (torch.float32, torch.bfloat16)[: 1 if device == "cpu" else None]:
+                for label, memory_format in LAYOUTS.items():
+                    figures = max_pool(shape, memory_format, dtype, device, rounds)
+                    yield "max_pool", f"{name} {dtype} {label}", figures
     if only in (None, "local_response_norm"):
         for shape in [[2, 8, 4, 4]] if quick else NORM_SHAPES:
             for dtype in (torch.float32, torch.bfloat16)[: 1 if device == "cpu" else None]:
@@ -190,7 +236,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--only", choices=["convolution", "local_response_norm", "color_pca"])
+    parser.add_argument(
+        "--only", choices=["convolution", "max_pool", "local_response_norm", "color_pca"]
+    )
     parser.add_argument("--quick", action="store_true", help="tiny shapes: whether it runs at all")
     parser.add_argument("--rounds", type=int, default=11)
     options = parser.parse_args()

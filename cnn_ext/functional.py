@@ -580,8 +580,8 @@ def max_pool2d(
     and an index of eight bytes.
 
     Args:
-        input: (N, C, H, W) or (C, H, W). float32 and float64 on the CPU, with windows of at most 255
-            cells, run on kernels of ours; the rest is torch's.
+        input: (N, C, H, W) or (C, H, W). float32 and float64, on a GPU bfloat16 and float16 too, with
+            windows of at most 255 cells, run on kernels of ours; the rest is torch's.
         kernel_size: cells of a window; one int or one per axis, as those below.
         stride: from window to window; the window's size if None, so that windows do not overlap.
         padding: cells of -inf on both sides, at most half a window.
@@ -608,8 +608,7 @@ def max_pool2d(
     step = size if stride is None else _per_axis(stride, 2)
     if return_indices:
         return F.max_pool2d_with_indices(input, size, step, border, apart, ceil_mode)
-    ours = input.dtype in (torch.float32, torch.float64) and input.device.type in ("cpu", "meta")
-    if not ours or size[0] * size[-1] > pool.MOST_TAPS:
+    if not pool.has_kernel(input) or size[0] * size[-1] > pool.MOST_TAPS:
         return F.max_pool2d(input, size, step, border, apart, ceil_mode)
     return pool.max_pool2d(input, size, step, border, apart, ceil_mode)
 

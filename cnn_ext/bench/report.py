@@ -90,7 +90,7 @@ class Report:
 
 def heading(operation: str) -> str:
     """The line above the rows of a benchmark."""
-    head = f"{operation:40}{'pass':18}{'format':14}{'ms':>10}{'torch':>10}{'ratio':>7}{'any':>7}"
+    head = f"{operation:40}{'pass':20}{'format':14}{'ms':>10}{'torch':>10}{'ratio':>7}{'any':>7}"
     if operation == "convolution":
         head += f"{'GFLOP/s':>9}{'of peak':>8}{'MiB':>8}{'error':>9}{'torch':>9}  algorithm"
     else:
@@ -115,7 +115,7 @@ def line(row: Row, peak: float | None = None) -> str:
 
     dtype = "" if row.get("dtype", "float32") == "float32" else f" {row['dtype']}"
     text = (
-        f"{label(row) + dtype:40}{row['pass']:18}{row['format']:14}"
+        f"{label(row) + dtype:40}{row['pass']:20}{row['format']:14}"
         f"{_milliseconds(ours)}{_milliseconds(ours * ratio) if ratio else ' ' * 10}"
         f"{cell(ratio, 7, '.2f')}{cell(row.get('ratio_any_format'), 7, '.2f')}"
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from cnn_ext._native import _C
 from cnn_ext.ops._transforms import door, transformed
 
 MOST_TAPS = 255  # of a window
@@ -141,6 +142,14 @@ class _DualGradient(MaxPool2dGradientFunction):
 
 max_pool2d_with_taps = door(torch.ops.cnn_ext.max_pool2d_with_taps, MaxPool2dFunction, _DualMaxPool2d)
 input_gradient = door(torch.ops.cnn_ext.max_pool2d_backward, MaxPool2dGradientFunction, _DualGradient)
+
+
+def has_kernel(input: Tensor) -> bool:
+    """Whether pooling of ours serves this dtype and device."""
+    if input.device.type == "cuda":
+        on_gpu = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+        return input.dtype in on_gpu and _C.build_facts()["cuda_version"] is not None
+    return input.dtype in (torch.float32, torch.float64) and input.device.type in ("cpu", "meta")
 
 
 def max_pool2d(input: Tensor, *geometry) -> Tensor:

@@ -164,7 +164,6 @@ void check_direct(const cpu::Convolution& shape) {
 template <typename T>
 void direct(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
             T* output, const Tensor& like) {
-  if (cpu::depthwise(shape)) return depthwise(shape, false, input, weight, bias, output, like);
   check_direct(shape);
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
@@ -532,7 +531,8 @@ void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, cons
              const T* frozen = nullptr) {
   switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
     case Algorithm::direct:  // a band holds all taps along the depth, with planes of padding
-      return each_region(shape, 1, 0.97, [&](const auto& part, int64_t x, int64_t w, int64_t y) {
+      if (cpu::depthwise(shape)) return depthwise(shape, false, input, weight, bias, output, like);
+      return each_region(shape, {1, 0.97, 1024}, [&](const auto& part, auto x, auto w, auto y) {
         direct(part, input + x, weight + w, bias, output + y, like);
       });
     case Algorithm::winograd:
@@ -541,7 +541,7 @@ void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, cons
                  : winograd_by_phases(shape, input, weight, bias, output, like);
     default:
       // Wide dilations.
-      each_region(shape, kSpatial, 0.75, [&](const auto& part, int64_t x, int64_t w, int64_t y) {
+      each_region(shape, {kSpatial, 0.75, 64}, [&](const auto& part, auto x, auto w, auto y) {
         implicit_gemm(simplify(part, false), input + x, weight + w, bias, output + y, like);
       });
   }
@@ -572,10 +572,10 @@ bool tiles_fit(const cpu::Convolution& c) {
   return last + 1 == cells && cells * c.out[0] * c.out[1] * c.out[2] <= kMostOfAnImage;
 }
 
-// Whether the rows of windows side by side lie together, channels innermost: the input gradient of
-// such a row of every window is one product, written where it belongs.
 constexpr int64_t kChannelsOfRows = 32;  // fewer are faster by whole windows
 
+// Whether the rows of windows side by side lie together, channels innermost: the input gradient of
+// such a row of every window is one product, written where it belongs.
 bool rows_lie_together(const cpu::Convolution& c) {
   return c.input.c == 1 && c.C >= kChannelsOfRows && c.input.spatial[2] == c.C;
 }

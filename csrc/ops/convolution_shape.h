@@ -51,16 +51,21 @@ struct Stretch {
 
 inline std::vector<Stretch> stretches(const cpu::Convolution& c, int axis) {
   std::vector<Stretch> result;
-  const int64_t dilation = c.dilation[axis];
+  const int64_t dilation = c.dilation[axis], extent = (c.filter[axis] - 1) * dilation;
   for (int64_t o = 0; o < c.out[axis]; ++o) {
     const int64_t at = o * c.stride[axis] - c.padding[axis];
     const int64_t first = at < 0 ? std::min((-at - 1) / dilation + 1, c.filter[axis]) : 0;
     const int64_t last =
         at >= c.in[axis] ? 0 : std::min((c.in[axis] - 1 - at) / dilation + 1, c.filter[axis]);
-    const Stretch here{o, o + 1, first, std::max(first, last)};
+    Stretch here{o, o + 1, first, std::max(first, last)};
+    if (first == 0 && last == c.filter[axis]) {  // and so for all that end inside
+      const int64_t inside = (c.in[axis] - 1 - extent + c.padding[axis]) / c.stride[axis] + 1;
+      here.last = std::min(c.out[axis], inside);
+      o = here.last - 1;
+    }
     if (!result.empty() && result.back().first_tap == here.first_tap &&
         result.back().last_tap == here.last_tap) {
-      result.back().last = o + 1;
+      result.back().last = here.last;
     } else {
       result.push_back(here);
     }
@@ -69,19 +74,27 @@ inline std::vector<Stretch> stretches(const cpu::Convolution& c, int axis) {
 }
 
 constexpr size_t kMostRegions = 27;
-constexpr int64_t kLeastRegion = 64;  // pixels, on the average
+
+// When it pays to cut a convolution into regions: along the first axes, where at most `inside` of
+// all products are with cells of the input, and regions have at least so many pixels on the
+// average.
+struct Regions {
+  int axes;
+  double inside;
+  int64_t pixels;
+};
 
 // f(part of the convolution, its offset in the input, in the weight and in the output) for regions
-// of the output whose windows have no padding along the first axes, where at most `most` of
-// all products there are with cells of the input. Otherwise f(c, 0, 0, 0).
+// of the output whose windows meet no padding along those axes; or f(c, 0, 0, 0) if it does not
+// pay.
 template <typename F>
-void each_region(const cpu::Convolution& c, int axis_count, double most, const F& f) {
+void each_region(const cpu::Convolution& c, const Regions& pays, const F& f) {
   std::array<std::vector<Stretch>, cpu::kSpatial> axes;
   double inside = 1.0;  // of all products, those with the input
   size_t regions = 1;
   bool empty = false;
   for (int axis = 0; axis < cpu::kSpatial; ++axis) {
-    if (axis >= axis_count || c.padding[axis] == 0) {
+    if (axis >= pays.axes || c.padding[axis] == 0) {
       axes[axis] = {{0, c.out[axis], 0, c.filter[axis]}};
       continue;
     }
@@ -94,8 +107,8 @@ void each_region(const cpu::Convolution& c, int axis_count, double most, const F
     inside *= static_cast<double>(met) / static_cast<double>(c.out[axis] * c.filter[axis]);
     regions *= axes[axis].size();
   }
-  const bool large = c.pixels() >= kLeastRegion * static_cast<int64_t>(regions);
-  if (empty || inside > most || regions > kMostRegions || !large) return f(c, 0, 0, 0);
+  const bool large = c.pixels() >= pays.pixels * static_cast<int64_t>(regions);
+  if (empty || inside > pays.inside || regions > kMostRegions || !large) return f(c, 0, 0, 0);
   for (size_t index = 0; index < regions; ++index) {
     cpu::Convolution part = c;
     int64_t input = 0, weight = 0, output = 0;
@@ -103,7 +116,7 @@ void each_region(const cpu::Convolution& c, int axis_count, double most, const F
     for (int axis = 0; axis < cpu::kSpatial; ++axis) {
       const Stretch& s = axes[axis][rest % axes[axis].size()];
       rest /= axes[axis].size();
-      if (axis >= axis_count || c.padding[axis] == 0) continue;
+      if (axis >= pays.axes) continue;
       const int64_t at =
           s.first * c.stride[axis] - c.padding[axis] + s.first_tap * c.dilation[axis];
       part.in[axis] = c.in[axis] - at;

@@ -1,28 +1,21 @@
 // Max-pooling over two axes. For the gradient it keeps taps, a byte for every window, where torch
 // keeps the input and an index of eight bytes; where no gradient is asked for, nothing. The
 // gradient is linear in grad_output, and its own gradient is composed of torch's operations. The
-// arithmetic is in csrc/cpu/max_pool/.
+// drivers are in max_pool_cpu.cpp and csrc/cuda/max_pool.cu.
+
+#include "max_pool.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "../cpu/kernels.h"
 #include "autograd.h"
-#include "memory.h"
 
 namespace cnn_ext {
 namespace {
 
-using at::IntArrayRef;
-using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-at::MemoryFormat format_of(const Tensor& input) {
-  return input.dim() == 4 ? input.suggest_memory_format() : at::MemoryFormat::Contiguous;
-}
 
 // Of the output.
 c10::SymDimVector output_size(const char* op, c10::SymIntArrayRef input_size,
@@ -59,17 +52,6 @@ c10::SymDimVector output_size(const char* op, c10::SymIntArrayRef input_size,
   return size;
 }
 
-Tensor empty_output(const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride,
-                    IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
-  const auto size = output_size("max_pool2d", input.sym_sizes(), kernel_size, stride, padding,
-                                dilation, ceil_mode);
-  return at::empty_symint(size, input.options().memory_format(format_of(input)));
-}
-
-Tensor empty_taps(const Tensor& output) {
-  return at::empty_like(output, output.options().dtype(at::kByte));
-}
-
 void check_taps(const char* op, IntArrayRef kernel_size) {
   TORCH_CHECK(kernel_size[0] <= cpu::kMostTaps && kernel_size[1] <= cpu::kMostTaps &&
                   kernel_size[0] * kernel_size[1] <= cpu::kMostTaps,
@@ -77,20 +59,36 @@ void check_taps(const char* op, IntArrayRef kernel_size) {
               " cells to a window where a gradient is asked for, got ", kernel_size);
 }
 
-std::tuple<Tensor, Tensor> empty_with_taps(const Tensor& input, IntArrayRef kernel_size,
-                                           IntArrayRef stride, IntArrayRef padding,
-                                           IntArrayRef dilation, bool ceil_mode) {
-  const Tensor output = empty_output(input, kernel_size, stride, padding, dilation, ceil_mode);
-  check_taps("max_pool2d", kernel_size);
-  return {output, empty_taps(output)};
+}  // namespace
+
+at::MemoryFormat pooled_format(const Tensor& input) {
+  return input.dim() == 4 ? input.suggest_memory_format() : at::MemoryFormat::Contiguous;
 }
 
-Tensor empty_gradient(const Tensor& grad_output, const Tensor& taps, c10::SymIntArrayRef input_size,
-                      IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
-                      IntArrayRef dilation, bool ceil_mode) {
+Tensor check_max_pool(const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride,
+                      IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
+  const auto size = output_size("max_pool2d", input.sym_sizes(), kernel_size, stride, padding,
+                                dilation, ceil_mode);
+  return at::empty_symint(size, input.options().memory_format(pooled_format(input)));
+}
+
+std::tuple<Tensor, Tensor> check_max_pool_with_taps(const Tensor& input, IntArrayRef kernel_size,
+                                                    IntArrayRef stride, IntArrayRef padding,
+                                                    IntArrayRef dilation, bool ceil_mode) {
+  const Tensor output = check_max_pool(input, kernel_size, stride, padding, dilation, ceil_mode);
+  check_taps("max_pool2d", kernel_size);
+  return {output, at::empty_like(output, output.options().dtype(at::kByte))};
+}
+
+Tensor check_max_pool_backward(const Tensor& grad_output, const Tensor& taps,
+                               c10::SymIntArrayRef input_size, IntArrayRef kernel_size,
+                               IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
+                               bool ceil_mode) {
   constexpr auto op = "max_pool2d_backward";
   TORCH_CHECK(taps.scalar_type() == at::kByte, op, ": taps: expected uint8, got ",
               taps.scalar_type());
+  TORCH_CHECK(grad_output.device() == taps.device(), op, ": taps: expected them on the device of ",
+              "grad_output, ", grad_output.device(), ", got ", taps.device());
   TORCH_CHECK(grad_output.sym_sizes() == taps.sym_sizes(), op,
               ": grad_output: expected the shape of taps, ", taps.sym_sizes(), ", got ",
               grad_output.sym_sizes());
@@ -99,111 +97,13 @@ Tensor empty_gradient(const Tensor& grad_output, const Tensor& taps, c10::SymInt
   TORCH_CHECK(c10::SymIntArrayRef(size) == taps.sym_sizes(), op,
               ": input_size: expected one whose windows are those of taps, ", taps.sym_sizes(),
               ", got ", input_size);
-  return at::empty_symint(input_size, grad_output.options().memory_format(format_of(taps)));
+  return at::empty_symint(input_size, grad_output.options().memory_format(pooled_format(taps)));
 }
 
-template <typename T>
-cpu::MaxPool<T> describe(IntArrayRef from, IntArrayRef from_strides, const Tensor& to,
-                         IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
-                         IntArrayRef dilation) {
-  cpu::MaxPool<T> p{};
-  const int64_t first = to.dim() - 3;  // the channels
-  p.N = first == 1 ? to.size(0) : 1;
-  p.C = to.size(first);
-  p.from = {first == 1 ? from_strides[0] : 0, from_strides[first], {}};
-  p.to = {first == 1 ? to.stride(0) : 0, to.stride(first), {}};
-  for (int axis = 0; axis < 2; ++axis) {
-    p.in[axis] = from[first + 1 + axis];
-    p.out[axis] = to.size(first + 1 + axis);
-    p.from.spatial[axis] = from_strides[first + 1 + axis];
-    p.to.spatial[axis] = to.stride(first + 1 + axis);
-    p.window[axis] = kernel_size[axis];
-    p.stride[axis] = p.out[axis] == 1 ? 1 : stride[axis];  // one window goes nowhere
-    p.padding[axis] = padding[axis];
-    p.dilation[axis] = dilation[axis];
-  }
-  return p;
-}
+namespace {
 
-// Tasks that read or write so many cells are shared out in parts worth a thread.
-int64_t grain(int64_t tasks, int64_t cells) {
-  return 1 + 16384 / std::max<int64_t>(1, cells / tasks);
-}
-
-bool has_kernel(const Tensor& tensor) {
-  return tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble;
-}
-
-// Fills the output, and taps where they are asked for.
-void pool(const Tensor& input, const Tensor& output, const Tensor& taps, IntArrayRef kernel_size,
-          IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation) {
-  if (output.numel() == 0) return;
-  with_huge_pages(output);
-  const Tensor source = input.contiguous(format_of(input));
-  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "max_pool2d", [&] {
-    auto p = describe<scalar_t>(source.sizes(), source.strides(), output, kernel_size, stride,
-                                padding, dilation);
-    p.input = source.const_data_ptr<scalar_t>();
-    p.output = output.mutable_data_ptr<scalar_t>();
-    if (taps.defined()) p.taps = taps.mutable_data_ptr<uint8_t>();
-    const auto& kernels = cpu::kernels<scalar_t>();
-    const int64_t workspace = kernels.max_pool_workspace(p);
-    at::parallel_for(0, p.tasks(), grain(p.tasks(), std::max(source.numel(), output.numel())),
-                     [&](int64_t begin, int64_t end) {
-                       const Tensor memory = at::empty({workspace}, output.options());
-                       kernels.max_pool(p, begin, end, memory.mutable_data_ptr<scalar_t>());
-                     });
-  });
-}
-
-Tensor max_pool2d_cpu(const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride,
-                      IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
-  if (!has_kernel(input)) {
-    return at::max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode);
-  }
-  const Tensor output = empty_output(input, kernel_size, stride, padding, dilation, ceil_mode);
-  pool(input, output, Tensor(), kernel_size, stride, padding, dilation);
-  return output;
-}
-
-std::tuple<Tensor, Tensor> max_pool2d_with_taps_cpu(const Tensor& input, IntArrayRef kernel_size,
-                                                    IntArrayRef stride, IntArrayRef padding,
-                                                    IntArrayRef dilation, bool ceil_mode) {
-  TORCH_CHECK(has_kernel(input), "max_pool2d: input: expected float32 or float64 where a gradient ",
-              "is asked for, got ", input.scalar_type());
-  auto result = empty_with_taps(input, kernel_size, stride, padding, dilation, ceil_mode);
-  pool(input, std::get<0>(result), std::get<1>(result), kernel_size, stride, padding, dilation);
-  return result;
-}
-
-Tensor max_pool2d_backward_cpu(const Tensor& grad_output, const Tensor& taps,
-                               IntArrayRef input_size, IntArrayRef kernel_size, IntArrayRef stride,
-                               IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
-  const Tensor result = empty_gradient(grad_output, taps, c10::fromIntArrayRefSlow(input_size),
-                                       kernel_size, stride, padding, dilation, ceil_mode);
-  TORCH_CHECK(has_kernel(grad_output), "max_pool2d_backward: grad_output: expected float32 or ",
-              "float64, got ", grad_output.scalar_type());
-  if (grad_output.numel() == 0) return result.zero_();
-  with_huge_pages(result);
-  const Tensor where = taps.contiguous(format_of(taps));
-  const Tensor owed = grad_output.contiguous(format_of(taps));
-  AT_DISPATCH_FLOATING_TYPES(grad_output.scalar_type(), "max_pool2d_backward", [&] {
-    cpu::MaxPoolGradient<scalar_t> g{};
-    g.pool = describe<scalar_t>(result.sizes(), result.strides(), owed, kernel_size, stride,
-                                padding, dilation);
-    g.pool.taps = const_cast<uint8_t*>(where.const_data_ptr<uint8_t>());  // which is only read
-    g.grad_output = owed.const_data_ptr<scalar_t>();
-    g.input_gradient = result.mutable_data_ptr<scalar_t>();
-    // Channels of a pixel are shared out only where there are fewer images than threads.
-    const int64_t parts = cpu::divide_up(at::get_num_threads(), g.pool.N);
-    g.channels = cpu::round_up(cpu::divide_up(g.pool.C, parts), 16);
-    at::parallel_for(0, g.tasks(), grain(g.tasks(), result.numel()),
-                     [&](int64_t begin, int64_t end) {
-                       cpu::kernels<scalar_t>().max_pool_gradient(g, begin, end);
-                     });
-  });
-  return result;
-}
+using WithTaps = std::tuple<Tensor, Tensor>(const Tensor&, IntArrayRef, IntArrayRef, IntArrayRef,
+                                            IntArrayRef, bool);
 
 using Forward = Tensor(const Tensor&, IntArrayRef, IntArrayRef, IntArrayRef, IntArrayRef, bool);
 
@@ -271,8 +171,7 @@ struct MaxPoolNode : torch::autograd::Function<MaxPoolNode> {
   static variable_list forward(AutogradContext* context, const Tensor& input,
                                IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
                                IntArrayRef dilation, bool ceil_mode) {
-    static const auto op =
-        operation<decltype(max_pool2d_with_taps_cpu)>("cnn_ext::max_pool2d_with_taps");
+    static const auto op = operation<WithTaps>("cnn_ext::max_pool2d_with_taps");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto [output, taps] = op.call(input, kernel_size, stride, padding, dilation, ceil_mode);
     Windows::write(context, input.sym_sizes(), kernel_size, stride, padding, dilation, ceil_mode);
@@ -316,8 +215,7 @@ std::tuple<Tensor, Tensor> max_pool2d_with_taps_autograd(const Tensor& input,
                                                          IntArrayRef kernel_size,
                                                          IntArrayRef stride, IntArrayRef padding,
                                                          IntArrayRef dilation, bool ceil_mode) {
-  static const auto op =
-      operation<decltype(max_pool2d_with_taps_cpu)>("cnn_ext::max_pool2d_with_taps");
+  static const auto op = operation<WithTaps>("cnn_ext::max_pool2d_with_taps");
   if (records_gradient("max_pool2d_with_taps", {&input})) {
     const auto both = MaxPoolNode::apply(input, kernel_size, stride, padding, dilation, ceil_mode);
     return {both[0], both[1]};
@@ -364,16 +262,10 @@ TORCH_LIBRARY_FRAGMENT(cnn_ext, m) {
       "-> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(cnn_ext, CPU, m) {
-  m.impl("max_pool2d", max_pool2d_cpu);
-  m.impl("max_pool2d_with_taps", max_pool2d_with_taps_cpu);
-  m.impl("max_pool2d_backward", max_pool2d_backward_cpu);
-}
-
 TORCH_LIBRARY_IMPL(cnn_ext, Meta, m) {
-  m.impl("max_pool2d", empty_output);
-  m.impl("max_pool2d_with_taps", empty_with_taps);
-  m.impl("max_pool2d_backward", empty_gradient);
+  m.impl("max_pool2d", check_max_pool);
+  m.impl("max_pool2d_with_taps", check_max_pool_with_taps);
+  m.impl("max_pool2d_backward", check_max_pool_backward);
 }
 
 TORCH_LIBRARY_IMPL(cnn_ext, Autograd, m) {

@@ -38,6 +38,7 @@ def test_frozen_copies_have_rows_of_their_own(monkeypatch):
 
 def test_ours_compiled_has_rows_in_channels_last(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, **options: model)
+    monkeypatch.setattr(networks, "available", list)
     rows = list(networks.network_rows("LeNet-5", SMALL, Options(quick=True, rounds=1, compile=True)))
     for what in ("inference", "training"):
         nchw, last = (row["milliseconds"] for row in rows if row["pass"] == what)

@@ -36,6 +36,13 @@ def local_response_norm(device: str, shape: tuple[int, ...], size: int, dtype: t
     assert_close(output, exact, FLOATS[dtype])
 
 
+def max_pool(device: str, input: torch.Tensor) -> None:
+    geometry = (3, 3), (2, 2), (1, 1), (1, 1), False
+    output, taps = ops.max_pool2d_with_taps(input.to(device), *geometry)
+    ops.max_pool2d_backward(output, taps, input.shape, *geometry)
+    assert_close(output, torch.nn.functional.max_pool2d(high_precision(input), *geometry), 0)
+
+
 def color_pca(device: str, image: torch.Tensor) -> None:
     image = image.to(device)
     eye = torch.eye(3, dtype=torch.double, device=device)
@@ -61,6 +68,7 @@ def main() -> None:
         for shape in ((2, 7, 4, 8), (2, 7, 3, 3), (5, 7, 1, 1)):
             for size in (3, 4, 5):
                 local_response_norm(device, shape, size, dtype)
+        max_pool(device, torch.randn(2, 3, 9, 8).to(dtype))
         color_pca(device, torch.rand(2, 3, 8, 8).to(dtype))
     for shape in ((2, 3, 8, 8), (3, 5, 7)):
         color_pca(device, torch.randint(0, 256, shape, dtype=torch.uint8))

@@ -36,14 +36,10 @@ precisions = pytest.mark.parametrize("precision", PRECISIONS)
 
 
 def exact_results(sample, input, weight, bias, grad_output):
-    """Output and gradients by torch in float64. Asymmetric padding is written out for it."""
+    """Output and gradients by torch in float64."""
     input, weight = (high_precision(t.detach()).requires_grad_() for t in (input, weight))
     bias = None if bias is None else high_precision(bias)
-    if isinstance(sample.padding, int) or len(sample.padding) == sample.axes:
-        output = sample.torch(input, weight, bias)
-    else:
-        padded = F.pad(input, sample.padding)
-        output = F.conv2d(padded, weight, bias, sample.stride, 0, sample.dilation)
+    output = sample.torch(input, weight, bias)
     gradients = torch.autograd.grad(output, (input, weight), high_precision(grad_output))
     return output.detach(), *gradients
 
@@ -306,3 +302,13 @@ def test_tensors_past_two_to_the_thirty_first_elements(device):
         whole = ops.convolution(larger, three, None, [1], [0], [1], 1, "auto")
         part = ops.convolution(bottom.contiguous(), three, None, [1], [0], [1], 1, "auto")
     assert torch.equal(whole[:, :, -1:], part)
+
+
+@pytest.mark.parametrize("op", ["convolution_relu", "convolution_frozen"])
+def test_what_frozen_networks_call(op, device):
+    sample = Sample("", 2, 6, 9, (8, 7), (3, 3), padding=1, groups=3)
+    input, weight, bias = to_device(sample, device, torch.float64)
+    filters, relu = ((None,), (True,)) if op == "convolution_frozen" else ((), ())
+    output = getattr(ops, op)(input, weight, bias, *filters, *sample.arguments, *relu, "auto")
+    exact = sample.torch(*(high_precision(t) for t in (input, weight, bias))).relu()
+    assert_close(output, exact, 1e-14)

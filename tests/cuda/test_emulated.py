@@ -73,7 +73,7 @@ def compile_to(result: Path) -> None:
 
 
 @pytest.mark.skipif(bool(why_not()), reason=str(why_not()))
-@pytest.mark.parametrize("subject", ["convolution", "local_response_norm", "color_pca"])
+@pytest.mark.parametrize("subject", ["convolution", "max_pool", "local_response_norm", "color_pca"])
 def test_every_kernel_is_right_on_an_emulated_device(subject, tmp_path):
     """pytest in a process of its own, whose CPU kernels are the emulated ones."""
     environment = {
@@ -99,7 +99,8 @@ def test_every_kernel_is_right_on_an_emulated_device(subject, tmp_path):
 def test_every_operation_has_something_to_say_about_cuda():
     """A kernel where the library has them, and otherwise how to build them."""
     for name in (
-        "convolution", "convolution_input_gradient", "convolution_weight_gradient",
+        "convolution", "convolution_relu", "convolution_frozen", "convolution_input_gradient",
+        "convolution_weight_gradient", "max_pool2d", "max_pool2d_with_taps", "max_pool2d_backward",
         "local_response_norm", "local_response_norm_backward", "color_pca",
         "color_pca_shift_gradient", "color_moments",
     ):  # fmt: skip

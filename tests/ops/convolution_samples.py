@@ -34,6 +34,11 @@ class Sample:
         return len(self.size)
 
     @property
+    def symmetric(self) -> bool:
+        """Whether padding is the same on both sides of every axis, as torch has it."""
+        return isinstance(self.padding, int) or len(self.padding) == self.axes
+
+    @property
     def arguments(self) -> tuple:
         """What follows the tensors, as the dispatcher takes it, less the algorithm."""
 
@@ -59,10 +64,11 @@ class Sample:
         return input, weight, bias
 
     def torch(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The same by torch."""
-        return TORCH[self.axes](
-            input, weight, bias, self.stride, self.padding, self.dilation, self.groups
-        )
+        """The same by torch. Asymmetric padding is written out for it."""
+        padding = self.padding
+        if not self.symmetric:
+            input, padding = torch.nn.functional.pad(input, padding), 0
+        return TORCH[self.axes](input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 def lay_out(input: Tensor, layout: str) -> Tensor:
@@ -104,7 +110,13 @@ SAMPLES = [
     Sample("patches", 3, 3, 20, (12, 20), (4, 5), stride=(4, 5)),
     Sample("patches and a border", 2, 5, 6, (13, 11), (4, 2), stride=(4, 2)),
     Sample("patches beyond the end", 2, 3, 4, (5, 7), (2, 2), stride=2, padding=(0, 1, 0, 1)),
+    Sample("dilated, mostly padding", 2, 5, 18, (28, 27), (3, 3), padding=12, dilation=12),
+    Sample("dilated, padding behind", 1, 3, 5, (40, 30), (3, 2), (2, 1), (2, 9, 16, 0), (16, 9)),
+    Sample("pointwise, long rows", 2, 33, 20, (3, 121), (1, 1), stride=2),
+    Sample("pointwise, two blocks", 1, 300, 45, (2, 60), (1, 1), stride=(2, 1)),
     Sample("patches of many channels", 2, 35, 6, (8, 6), (2, 2), stride=2),
+    Sample("patches of many channels and a border", 2, 35, 6, (9, 7), (2, 2), stride=2),
+    Sample("tubelets of many channels", 2, 33, 3, (5, 4, 6), (2, 2, 3), stride=(2, 2, 3)),
     Sample("tubelets", 2, 3, 6, (4, 7, 5), (2, 3, 1), stride=(2, 3, 1)),
     Sample("dilated", 2, 4, 6, (12, 11), (3, 2), padding=2, dilation=(2, 3)),
     Sample("dilated strided", 2, 4, 6, (17, 16), (3, 3), stride=(2, 3), padding=3, dilation=(4, 2)),
@@ -118,8 +130,10 @@ SAMPLES = [
     Sample("signal", 3, 4, 5, (50,), (9,), stride=2, padding=4),
     Sample("signal dilated", 2, 3, 8, (31,), (3,), dilation=5, groups=1),
     Sample("volume", 2, 3, 4, (5, 6, 7), (3, 2, 3), stride=(2, 1, 2), padding=1),
+    Sample("volume, large", 2, 5, 20, (6, 29, 28), (3, 3, 3), padding=(2, 1, 1)),
     Sample("empty batch", 0, 3, 4, (6, 6), (3, 3), padding=1),
 ]
+VOLUMES = ("volume", "volume, large", "tubelets", "tubelets of many channels")
 LAYOUTS = [
     replace(sample, layout=layout)
     for sample in SAMPLES
@@ -134,9 +148,15 @@ LAYOUTS = [
         "depthwise plain",
         "patches",
         "patches of many channels",
+        "patches of many channels and a border",
+        "dilated, mostly padding",
+        "dilated, padding behind",
+        "pointwise, long rows",
+        "pointwise, two blocks",
+        "stride beyond filter",
     )
     for layout in ("channels_last", "sliced", "transposed", "expanded", "overlapping")
-] + [replace(s, layout="channels_last_3d") for s in SAMPLES if s.name in ("volume", "tubelets")]
+] + [replace(s, layout="channels_last_3d") for s in SAMPLES if s.name in VOLUMES]
 ALL = SAMPLES + LAYOUTS
 
 DEPTHWISE = [

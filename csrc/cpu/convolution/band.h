@@ -5,8 +5,8 @@
 //
 // In a band, output cell (p, q) of a row block is cell j = p * pitch + q, and tap (c, t, r, s) of
 // it is band[offset(c, t, r, s) + j], whatever stride and dilation are. Where vectors run along the
-// filters and channels are innermost in memory, rows are copied as they are, not sorted, and pixels
-// are a stride apart. There are two kernels:
+// filters and channels are innermost in memory, rows whose every column is seen are copied as they
+// are, not sorted, and pixels are a stride apart. There are two kernels:
 //
 // - along the cells, for few filters: all rows of a block are one long row; its cells q >= Q, pitch
 //   - Q of each row, are computed and forgotten;
@@ -59,21 +59,26 @@ struct PhasedAxis {
   int64_t cell(int64_t tap) const { return tap * dilation / stride; }
 };
 
-inline bool whole_rows(const Convolution& shape, const Band& band) {
+inline bool innermost(const Convolution& shape, const Band& band) {
   return band.along_filters && shape.input.c == 1;
+}
+
+// Whether rows are copied as they are: some tap sees every column.
+inline bool whole_rows(const Convolution& shape, const Band& band) {
+  return innermost(shape, band) && PhasedAxis(shape, 2).slots == shape.stride[2];
 }
 
 // Where the cells of a band lie, once rows and channels are decided.
 inline void lay_band(const Convolution& shape, Band& band) {
-  const bool innermost = whole_rows(shape, band);
-  const PhasedAxis y(shape, 1), x(shape, 2, innermost);
-  band.cell = innermost ? band.channels : 1;
-  band.step = band.cell * (innermost ? shape.stride[2] : 1);
+  const bool whole = whole_rows(shape, band), cells = innermost(shape, band);
+  const PhasedAxis y(shape, 1), x(shape, 2, whole);
+  band.cell = cells ? band.channels : 1;
+  band.step = band.cell * (whole ? shape.stride[2] : 1);
   band.pitch = (shape.out[2] - 1) * band.step / band.cell + 1 + x.reach;
   band.plane = (band.rows + y.reach) * band.pitch * band.cell;
   const int64_t planes = shape.filter[0] * y.slots * x.slots * band.plane;
-  band.channel = innermost ? 1 : planes;
-  band.size = innermost ? planes : band.channels * planes;
+  band.channel = cells ? 1 : planes;
+  band.size = cells ? planes : band.channels * planes;
 }
 
 // What does not depend on the pass. At least `cells` cells to a row block, where there are so many,

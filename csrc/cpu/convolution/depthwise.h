@@ -28,6 +28,8 @@ struct DepthwisePass {
   const int64_t* result() const { return gradient ? c.in : c.out; }
   const FeatureMapStrides& from() const { return gradient ? c.output : c.input; }
   const FeatureMapStrides& to() const { return gradient ? c.input : c.output; }
+  // From the source cells of a result cell to those of the next that has the same taps.
+  int64_t step(int axis) const { return gradient ? 1 : c.stride[axis]; }
   int64_t extent(int axis) const { return (c.filter[axis] - 1) * c.dilation[axis]; }
 
   // The first and the last source cell that a result cell meets; the last is before the first where
@@ -85,7 +87,7 @@ Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
   cut.vectors = divide_up(all, cut.blocks);
   cut.blocks = divide_up(all, cut.vectors);
   cut.lines = cut.at_once * cut.columns * kLanes;
-  cut.slack = kPixelsAtOnce * (gradient ? 1 : c.stride[2]) * kLanes;
+  cut.slack = kPixelsAtOnce * pass.step(2) * kLanes;
   if (cut.in_place) cut.vector = cut.lines = cut.slack = 0;
   cut.weights = all * c.taps() * kLanes;
   const int64_t tasks = c.N * result[0] * cut.blocks * cut.column_blocks;
@@ -257,7 +259,7 @@ struct DepthwiseReach {
 
 // Whether tap column `x` of a row's first cell is inside the source for cell j.
 inline bool inside(const DepthwisePass& pass, int64_t x, int64_t j) {
-  const int64_t at = x + j * (pass.gradient ? 1 : pass.c.stride[2]);
+  const int64_t at = x + j * pass.step(2);
   return at >= 0 && at < pass.source()[2];
 }
 
@@ -267,7 +269,7 @@ inline DepthwiseReach depthwise_taps_in_place(const DepthwisePass& pass, int64_t
   const Convolution& c = pass.c;
   const int64_t* size = pass.source();
   const FeatureMapStrides& from = pass.from();
-  const int64_t step = pass.gradient ? 1 : c.stride[2];
+  const int64_t step = pass.step(2);
   DepthwiseReach reach{0, 0, cells};
   int64_t weight = 0, d, y, x;
   for (int64_t t = 0; t < c.filter[0]; ++t) {
@@ -350,8 +352,8 @@ void depthwise_in_place(const ConvolutionForward<T>& p, const Depthwise& cut, in
   const Convolution& c = p.shape;
   const DepthwisePass pass{c, cut.gradient};
   const int64_t phases = cut.gradient ? c.stride[2] : 1;
-  const int64_t from_step = (cut.gradient ? 1 : c.stride[2]) * pass.from().spatial[2];
-  const int64_t from_row = (cut.gradient ? 1 : c.stride[1]) * pass.from().spatial[1];
+  const int64_t from_step = pass.step(2) * pass.from().spatial[2];
+  const int64_t from_row = pass.step(1) * pass.from().spatial[1];
   const int64_t to_step = phases * pass.to().spatial[2], to_row = pass.to().spatial[1];
   DepthwiseTap list[kDirectTaps], edge[kDirectTaps];
   int64_t columns[kDirectTaps];
@@ -435,7 +437,7 @@ void depthwise(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t fir
   const DepthwisePass pass{c, cut.gradient};
   const FeatureMapStrides& s = pass.to();
   const int64_t phases = cut.gradient ? c.stride[2] : 1;
-  const int64_t step = (cut.gradient ? 1 : c.stride[2]) * kLanes, taps = c.taps();
+  const int64_t step = pass.step(2) * kLanes, taps = c.taps();
   if (cut.in_place) return depthwise_in_place(p, cut, first, last);
   T* const lines = workspace + cut.vectors * cut.vector + cut.slack;
   for (int64_t i = 0; i < cut.vectors * cut.vector + cut.slack; ++i) workspace[i] = T(0);

@@ -107,7 +107,7 @@ struct Band {
   int64_t row_blocks;
   int64_t pitch;     // cells from row to row in the band
   int64_t cell;      // elements from cell to cell: one, or where channels are innermost, theirs
-  int64_t step;      // elements from pixel to pixel of a row of the output
+  int64_t step;      // elements from where one pixel of an output row begins to the next
   int64_t plane;     // elements of all rows of one tap along the depth and one phase
   int64_t channel;   // elements from channel to channel
   int64_t size;      // of the band

@@ -185,10 +185,8 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
   const Blocking& cut = p.blocking;
   const FeatureMapStrides& to = shape.output;
   const int64_t pixel_side = cut.pixels_on_rows ? kRows : kCols;
-  T* const patches = workspace;
-  T* const tiles = workspace + round_up(cut.pixel_block * cut.block, 16);
-  Run runs[kPixelBlock + 2 * kCols];
-  Run* panel_runs[kPixelBlock + 2 * kCols + 1];  // the first run of each stretch of pixel_side
+  Run runs[kPixelBlock + kRows + kCols];
+  Run* panel_runs[kPixelBlock + kRows + kCols + 1];  // the first run of each stretch of pixel_side
 
   for (int64_t task = first_task; task < last_task; ++task) {
     const int64_t pixel_block = task % cut.pixel_blocks;
@@ -208,6 +206,8 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
       convolve_in_place(p, g, runs, count, panel0, panel1, workspace);
       continue;
     }
+    T* const patches = workspace;
+    T* const tiles = workspace + round_up(cut.pixel_block * cut.block, 16);
     const int64_t pixel_panels = divide_up(q1 - q0, pixel_side);
     for (int64_t i = 0, run = 0; i < pixel_panels; ++i) {
       panel_runs[i] = runs + run;
@@ -280,8 +280,8 @@ template <typename T>
 GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads) {
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   GradientBlocking cut{};
-  // The columns of a tile are read from packed memory that is contiguous in them, so they are what
-  // the input is contiguous in: its channels, or else the filters. Few filters would waste a tile.
+  // The columns of a tile are read from memory that is contiguous in them, so they are what the
+  // input is contiguous in: its channels, or else the filters. Few filters would waste a tile.
   cut.filters_on_rows = (shape.input.c == 1 && shape.C > 1) || shape.K <= kCols / 2;
   cut.rows_by_pixel = cut.filters_on_rows && shape.output.c == 1 && shape.K > 1;
   // Few products to a number are not worth copying it.

@@ -12,6 +12,7 @@
 #include "../../../csrc/cuda/color_pca.cu"
 #include "../../../csrc/cuda/convolution.cu"
 #include "../../../csrc/cuda/local_response_norm.cu"
+#include "../../../csrc/cuda/max_pool.cu"
 
 extern "C" {
 __attribute__((visibility("default"))) void emulated_set(bool descending, int capability) {
