@@ -170,7 +170,7 @@ def _rows(
 ) -> Iterator[Row]:
     """The rows in which one of our builds stands against torch's."""
     wanted = {
-        key.replace(who, "ours", 1): milliseconds
+        key.replace(who, "ours"): milliseconds
         for key, milliseconds in timed.milliseconds.items()
         if key.rsplit(" ", 1)[0] in (who, *OPPONENTS, *NEEDED)
     }

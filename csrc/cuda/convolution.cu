@@ -250,29 +250,6 @@ Tensor convolution_cuda(const Tensor& input, const Tensor& weight,
   return output;
 }
 
-Tensor convolution_relu_cuda(const Tensor& input, const Tensor& weight,
-                             const std::optional<Tensor>& bias, SymIntArrayRef stride,
-                             SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
-                             c10::string_view algorithm) {
-  check_relu("convolution_relu", input, true);
-  return convolution_cuda(input, weight, bias, stride, padding, dilation, std::move(groups),
-                          algorithm)
-      .relu_();
-}
-
-// Transformed filters are the CPU's alone.
-Tensor convolution_frozen_cuda(const Tensor& input, const Tensor& weight,
-                               const std::optional<Tensor>& bias,
-                               const std::optional<Tensor>& filters, SymIntArrayRef stride,
-                               SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups,
-                               bool relu, c10::string_view algorithm) {
-  check_relu("convolution_frozen", input, relu);
-  check_frozen_filters(weight, filters, groups);
-  Tensor output = convolution_cuda(input, weight, bias, stride, padding, dilation,
-                                   std::move(groups), algorithm);
-  return relu ? output.relu_() : output;
-}
-
 Tensor convolution_input_gradient_cuda(const Tensor& grad_output, const Tensor& weight,
                                        SymIntArrayRef input_size, SymIntArrayRef stride,
                                        SymIntArrayRef padding, SymIntArrayRef dilation,
@@ -352,8 +329,6 @@ Tensor convolution_weight_gradient_cuda(const Tensor& grad_output, const Tensor&
 
 TORCH_LIBRARY_IMPL(cnn_ext, CUDA, m) {
   m.impl("convolution", convolution_cuda);
-  m.impl("convolution_relu", convolution_relu_cuda);
-  m.impl("convolution_frozen", convolution_frozen_cuda);
   m.impl("convolution_input_gradient", convolution_input_gradient_cuda);
   m.impl("convolution_weight_gradient", convolution_weight_gradient_cuda);
 }

@@ -20,10 +20,9 @@ void refuse(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stac
 
 TORCH_LIBRARY_IMPL(cnn_ext, CUDA, m) {
   for (const char* name :
-       {"convolution", "convolution_relu", "convolution_frozen", "convolution_input_gradient",
-        "convolution_weight_gradient", "max_pool2d", "max_pool2d_with_taps", "max_pool2d_backward",
-        "local_response_norm", "local_response_norm_backward", "color_pca",
-        "color_pca_shift_gradient", "color_moments"}) {
+       {"convolution", "convolution_input_gradient", "convolution_weight_gradient", "max_pool2d",
+        "max_pool2d_with_taps", "max_pool2d_backward", "local_response_norm",
+        "local_response_norm_backward", "color_pca", "color_pca_shift_gradient", "color_moments"}) {
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&refuse>());
   }
 }

@@ -304,6 +304,7 @@ def test_tensors_past_two_to_the_thirty_first_elements(device):
     assert torch.equal(whole[:, :, -1:], part)
 
 
+@needs_gpu  # the emulation has not these, which are composed of the kernels here
 @pytest.mark.parametrize("op", ["convolution_relu", "convolution_frozen"])
 def test_what_frozen_networks_call(op, device):
     sample = Sample("", 2, 6, 9, (8, 7), (3, 3), padding=1, groups=3)

@@ -99,7 +99,7 @@ def test_every_kernel_is_right_on_an_emulated_device(subject, tmp_path):
 def test_every_operation_has_something_to_say_about_cuda():
     """A kernel where the library has them, and otherwise how to build them."""
     for name in (
-        "convolution", "convolution_relu", "convolution_frozen", "convolution_input_gradient",
+        "convolution", "convolution_input_gradient",
         "convolution_weight_gradient", "max_pool2d", "max_pool2d_with_taps", "max_pool2d_backward",
         "local_response_norm", "local_response_norm_backward", "color_pca",
         "color_pca_shift_gradient", "color_moments",
