@@ -20,7 +20,6 @@ from cnn_ext.matrix import (
 from tests.ops.convolution_samples import SAMPLES, SMALL, TORCH
 
 
-
 def cells(sample):
     """How many numbers C has, zeros with them."""
     size, *arguments = sample.size, sample.filter, sample.stride, sample.padding, sample.dilation

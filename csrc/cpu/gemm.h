@@ -52,6 +52,16 @@ inline __attribute__((always_inline)) void finish_tile(Vec<T> (&sum)[Rows][Vecto
   }
 }
 
+// A processor has too few registers for the address of every row: rows are reached from every fifth
+// of them, by multiples of lda that an address can have. Where one pointer comes from is hidden
+// from the compiler, which would go back to one for every row and spill them.
+constexpr int kNear = 5;
+
+template <typename T>
+inline void hide(T*& pointer) {
+  asm("" : "+r"(pointer));
+}
+
 template <typename T, int Rows, int Vectors, bool Transposed>
 void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* tile,
                    const Finish<T>& finish) {
@@ -63,6 +73,11 @@ void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, 
 #pragma GCC unroll 2
     for (int j = 0; j < Vectors; ++j) sum[i][j] = V::zero();
   }
+  constexpr int kBases = Transposed ? 1 : divide_up(Rows, kNear);
+  const T* base[kBases];
+#pragma GCC unroll 8
+  for (int i = 0; i < kBases; ++i) base[i] = a + i * kNear * lda;
+  const int64_t step_of_a = Transposed ? lda : 1;
   for (int64_t step = 0; step < k; ++step) {
     V columns[Vectors];
 #pragma GCC unroll 2
@@ -70,9 +85,14 @@ void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, 
     b += ldb;
 #pragma GCC unroll 32
     for (int i = 0; i < Rows; ++i) {
-      const V ai = V::broadcast(Transposed ? a[step * lda + i] : a[i * lda + step]);
+      const V ai = V::broadcast(Transposed ? base[0][i] : base[i / kNear][i % kNear * lda]);
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) sum[i][j] = sum[i][j].fused_add(ai, columns[j]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kBases; ++i) {
+      base[i] += step_of_a;
+      hide(base[i]);
     }
   }
   finish_tile<T, Rows, Vectors>(sum, tile, finish);
@@ -111,47 +131,113 @@ void multiply_narrow(int64_t rows, int64_t k, const T* a, int64_t lda, const T* 
   MultiplyTable<T, 1, false, Rows>::kByRows[rows - 1](k, a, lda, b, ldb, tile, finish);
 }
 
-// The same with the rows of `a` wherever they are: a[i][offsets[step]].
-template <typename T, int Rows>
+// The same with the rows of `a` wherever they are: a[i][offsets[step]]; b is packed.
+template <typename T, int Rows, int Vectors>
 void multiply_gathered_rows(int64_t k, const T* const* a, const int32_t* offsets, const T* b,
                             T* tile, const Finish<T>& finish) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
   const T* rows[Rows];
-  V sum[Rows][2];
+  V sum[Rows][Vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
     rows[i] = a[i];
-    sum[i][0] = V::zero();
-    sum[i][1] = V::zero();
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = V::zero();
   }
   for (int64_t step = 0; step < k; ++step) {
     const int64_t offset = offsets[step];
-    const V b0 = V::load(b);
-    const V b1 = V::load(b + kLanes);
-    b += 2 * kLanes;
+    V columns[Vectors];
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) columns[j] = V::load(b + j * kLanes);
+    b += Tile<T>::kCols;
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
       const V ai = V::broadcast(rows[i][offset]);
-      sum[i][0] = sum[i][0].fused_add(ai, b0);
-      sum[i][1] = sum[i][1].fused_add(ai, b1);
+#pragma GCC unroll 2
+      for (int j = 0; j < Vectors; ++j) sum[i][j] = sum[i][j].fused_add(ai, columns[j]);
     }
   }
-  finish_tile<T, Rows, 2>(sum, tile, finish);
+  finish_tile<T, Rows, Vectors>(sum, tile, finish);
 }
 
-template <typename T, typename Rows>
-struct GatheredTable;
-template <typename T, int... Less>
-struct GatheredTable<T, std::integer_sequence<int, Less...>> {
-  using Function = void (*)(int64_t, const T* const*, const int32_t*, const T*, T*,
-                            const Finish<T>&);
-  static constexpr Function kByRows[] = {multiply_gathered_rows<T, Less + 1>...};
-};
+// And where each kNear rows are `lda` apart: from the first of them they are reached as above.
+template <typename T, int Rows, int Vectors>
+void multiply_spaced_rows(int64_t k, const T* const* a, int64_t lda, const int32_t* offsets,
+                          const T* b, T* tile, const Finish<T>& finish) {
+  using V = Vec<T>;
+  constexpr int kLanes = V::kLanes, kBases = divide_up(Rows, kNear);
+  const T* base[kBases];
+#pragma GCC unroll 8
+  for (int i = 0; i < kBases; ++i) base[i] = a[i * kNear];
+  V sum[Rows][Vectors];
+#pragma GCC unroll 32
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = V::zero();
+  }
+  for (int64_t step = 0; step < k; ++step) {
+    V columns[Vectors];
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) columns[j] = V::load(b + j * kLanes);
+    b += Tile<T>::kCols;
+    const T* from[kBases];
+#pragma GCC unroll 8
+    for (int i = 0; i < kBases; ++i) {
+      from[i] = base[i] + offsets[step];
+      hide(from[i]);
+    }
+#pragma GCC unroll 32
+    for (int i = 0; i < Rows; ++i) {
+      const V ai = V::broadcast(from[i / kNear][i % kNear * lda]);
+#pragma GCC unroll 2
+      for (int j = 0; j < Vectors; ++j) sum[i][j] = sum[i][j].fused_add(ai, columns[j]);
+    }
+  }
+  finish_tile<T, Rows, Vectors>(sum, tile, finish);
+}
 
 template <typename T>
+inline bool spaced(const T* const* a, int64_t rows, int64_t lda) {
+  for (int64_t i = 1; i < rows; ++i) {
+    if (i % kNear != 0 && a[i] - a[i - 1] != lda) return false;
+  }
+  return true;
+}
+
+template <typename T, int Vectors, typename Rows>
+struct GatheredTable;
+template <typename T, int Vectors, int... Less>
+struct GatheredTable<T, Vectors, std::integer_sequence<int, Less...>> {
+  using Function = void (*)(int64_t, const T* const*, const int32_t*, const T*, T*,
+                            const Finish<T>&);
+  static constexpr Function kByRows[] = {multiply_gathered_rows<T, Less + 1, Vectors>...};
+};
+template <typename T, int Vectors, typename Rows>
+struct SpacedTable;
+template <typename T, int Vectors, int... Less>
+struct SpacedTable<T, Vectors, std::integer_sequence<int, Less...>> {
+  using Function = void (*)(int64_t, const T* const*, int64_t, const int32_t*, const T*, T*,
+                            const Finish<T>&);
+  static constexpr Function kByRows[] = {multiply_spaced_rows<T, Less + 1, Vectors>...};
+};
+
+// 1 <= rows <= kRows, or twice as many where the product fills only one vector of the columns.
+template <typename T, int Vectors = 2>
 void multiply_gathered(int64_t rows, int64_t k, const T* const* a, const int32_t* offsets,
                        const T* b, T* tile, const Finish<T>& finish) {
-  using Rows = std::make_integer_sequence<int, Tile<T>::kRows>;
-  GatheredTable<T, Rows>::kByRows[rows - 1](k, a, offsets, b, tile, finish);
+  constexpr int kRows = Tile<T>::kRows;
+  using Spaced = std::make_integer_sequence<int, 2 * kRows / Vectors>;
+  using Gathered = std::make_integer_sequence<int, kRows>;
+  const int64_t lda = rows > 1 ? a[1] - a[0] : 0;
+  if (spaced(a, rows, lda)) {
+    return SpacedTable<T, Vectors, Spaced>::kByRows[rows - 1](k, a, lda, offsets, b, tile, finish);
+  }
+  while (rows > 0) {
+    const int64_t here = rows < kRows ? rows : kRows;
+    GatheredTable<T, Vectors, Gathered>::kByRows[here - 1](k, a, offsets, b, tile, finish);
+    rows -= here;
+    a += here;
+    tile += here * finish.row;
+  }
 }

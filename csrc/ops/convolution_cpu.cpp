@@ -180,8 +180,8 @@ void direct(const cpu::Convolution& shape, const T* input, const T* weight, cons
 
 // Winograd, in one of two ways. Where tiles are many and transformed filters small, they are
 // transformed once and each thread carries small blocks of tiles of its own from input to output.
-// Otherwise the threads share one large block: each transforms filters as it needs them, for all of
-// the block's tiles.
+// Otherwise the threads share one large block. Filters are transformed once for these too if there
+// are several and the cache holds them; if not, each thread transforms them as it needs them.
 struct WinogradCut {
   cpu::Winograd plan;
   bool shared;
@@ -190,8 +190,9 @@ struct WinogradCut {
 constexpr int64_t kOwnBlock = 28;             // tiles
 constexpr int64_t kLeastShared = 56;          // tiles: each block transforms all filters anew
 constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
+constexpr int64_t kKeptFilters = 1 << 22;     // elements: read again for every shared block
 constexpr int64_t kPhaseMemory = 1 << 20;     // elements of images by phases, per thread
-constexpr int64_t kWinogradMemory = 1 << 19;  // elements of a shared block, per thread
+constexpr int64_t kWinogradMemory = 5 << 17;  // elements of a shared block, per thread
 
 template <typename T>
 WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, bool weight_gradient) {
@@ -201,7 +202,7 @@ WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, bool we
   WinogradCut cut{plan(weight_gradient ? 2 * kOwnBlock : kOwnBlock), false};
   const int64_t filters = cpu::kTileCells * shape.C * shape.K;
   if (filters <= kOwnFilters && cut.plan.blocks * shape.G >= threads) return cut;
-  const int64_t most = kWinogradMemory * threads / (cpu::kTileCells * (shape.C + 32 * threads));
+  const int64_t most = kWinogradMemory * threads / (cpu::kTileCells * (shape.C + 64 * threads));
   return {plan(std::max(most, kLeastShared)), true};
 }
 
@@ -223,7 +224,9 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
   // The kernels here only read p.filters; winograd_filters alone writes.
   cpu::WinogradForward<T> p{shape, plan, input, weight, bias, const_cast<T*>(frozen), output};
   Tensor filters;
-  if (!shared && frozen == nullptr) {
+  const bool kept =
+      !shared || (plan.blocks > 1 && cpu::kTileCells * shape.C * shape.K <= kKeptFilters);
+  if (kept && frozen == nullptr) {
     filters = at::empty({panels * cpu::kTileCells * plan.filter_cell}, like.options());
     p.filters = filters.mutable_data_ptr<T>();
     share(threads, panels,

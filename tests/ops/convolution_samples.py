@@ -188,6 +188,11 @@ DIRECT = [
     Sample("blocks of rows, strided", 2, 3, 17, (70, 61), (7, 5), stride=(3, 2), padding=3),
     Sample("one filter", 1, 5, 1, (20, 200), (3, 3)),
     *(Sample(f"{K} filters", 1, 2, K, (9, 70), (3, 3), padding=1) for K in (2, 4, 7, 8, 11)),
+    *(  # panels that a half fills; pixels that are evenly spaced five by five, and not
+        Sample(f"{K} filters, rows of {Q}", 2, 6, K, (11, Q + 2), (3, 3))
+        for K in (8, 16, 48)
+        for Q in (7, 10)
+    ),
     Sample("groups of few", 3, 12, 20, (9, 10), (3, 3), padding=1, groups=4),
     Sample("large filter", 1, 2, 3, (35, 34), (31, 33)),
     Sample("wide dilation", 2, 3, 5, (9, 40), (2, 3), dilation=(5, 13)),

@@ -82,10 +82,11 @@ inline void lay_band(const Convolution& shape, Band& band) {
 }
 
 // What does not depend on the pass. At least `cells` cells to a row block, where there are so many,
-// and at most `steps` of the sum to a block of channels.
+// and at most `steps` of the sum to a block of channels. Filters come in units of `unit`.
 template <typename T>
-Band plan_rows(const Convolution& shape, int64_t cells, int64_t steps, int64_t bytes) {
-  constexpr int64_t kLanes = Vec<T>::kLanes, kCols = Tile<T>::kCols;
+Band plan_rows(const Convolution& shape, int64_t cells, int64_t steps, int64_t bytes,
+               int64_t unit) {
+  constexpr int64_t kLanes = Vec<T>::kLanes;
   const PhasedAxis y(shape, 1), x(shape, 2);
   const int64_t planes = shape.filter[0] * y.slots * x.slots;
   const int64_t most = bytes / static_cast<int64_t>(sizeof(T));
@@ -98,6 +99,9 @@ Band plan_rows(const Convolution& shape, int64_t cells, int64_t steps, int64_t b
   band.row_blocks = divide_up(shape.out[1], band.rows);
   const int64_t map = planes * (band.rows + y.reach) * band.pitch;
   band.channels = most / map;
+  // Few channels in two blocks would be two visits to the sums for little.
+  constexpr int64_t kWhole = kGradientBandBytes / static_cast<int64_t>(sizeof(T));
+  if (shape.reduction() <= steps && shape.C * map <= kWhole) band.channels = shape.C;
   if (band.channels * shape.taps() > steps) band.channels = steps / shape.taps();
   if (band.channels < 1) band.channels = 1;
   if (band.channels > shape.C) band.channels = shape.C;
@@ -106,7 +110,7 @@ Band plan_rows(const Convolution& shape, int64_t cells, int64_t steps, int64_t b
   band.blocks = divide_up(shape.C, band.channels);
   // Whichever leaves less of its vectors idle; a tie goes to what the output is contiguous in.
   const int64_t useful = band.rows * shape.out[2], summed = band.rows * band.pitch;
-  const int64_t filters = useful * round_up(shape.K, kCols);
+  const int64_t filters = useful * round_up(shape.K, unit);
   const int64_t wide = shape.K * round_up(summed, 2 * kLanes);
   band.along_filters = shape.output.spatial[2] == 1 ? 16 * wide >= 17 * filters : wide >= filters;
   lay_band(shape, band);
@@ -115,7 +119,9 @@ Band plan_rows(const Convolution& shape, int64_t cells, int64_t steps, int64_t b
 
 template <typename T>
 Band plan_band(const Convolution& shape) {
-  Band band = plan_rows<T>(shape, kBandCells, kPanelSteps, kBandBytes);
+  // Half a panel takes half the time, but pixels on rows have to be transposed for it.
+  const int64_t unit = shape.output.spatial[2] == 1 ? Tile<T>::kCols : Vec<T>::kLanes;
+  Band band = plan_rows<T>(shape, kBandCells, kPanelSteps, kBandBytes, unit);
   const int64_t pixels = band.rows * shape.out[2], cells = band.rows * band.pitch;
   band.panel = band.along_filters ? Tile<T>::kCols : BandTile<T>::kFilters;
   band.panels = divide_up(shape.K, band.panel);
@@ -391,11 +397,13 @@ void panel_along_cells(int64_t count, const Band& band, int64_t steps, const int
 // elements from pixel to pixel.
 template <typename T>
 void panel_along_filters(const Convolution& shape, const Band& band, int64_t rows, int64_t steps,
-                         const int32_t* offsets, const T* cells, const T* filters, T* to,
-                         const Finish<T>& finish) {
-  constexpr int64_t kRows = Tile<T>::kRows;
-  const int64_t pixels = rows * shape.out[2], tiles = divide_up(pixels, kRows);
-  const T* row[kRows];
+                         const int32_t* offsets, const T* cells, const T* filters, bool narrow,
+                         T* to, const Finish<T>& finish) {
+  // A panel that fills one vector only leaves registers for twice the pixels.
+  const int64_t side = narrow ? 2 * Tile<T>::kRows : Tile<T>::kRows;
+  const int64_t pixels = rows * shape.out[2], tiles = divide_up(pixels, side);
+  const auto product = narrow ? multiply_gathered<T, 1> : multiply_gathered<T, 2>;
+  const T* row[2 * Tile<T>::kRows];
   const T* start = cells;  // of the pixel's row
   int64_t q = 0;
   for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -407,7 +415,7 @@ void panel_along_filters(const Convolution& shape, const Band& band, int64_t row
         start += band.pitch * band.cell;
       }
     }
-    multiply_gathered<T>(here, steps, row, offsets, filters, to, finish);
+    product(here, steps, row, offsets, filters, to, finish);
     to += here * finish.row;
   }
 }
@@ -510,14 +518,17 @@ void convolve_bands(const ConvolutionForward<T>& p, const Band& band, int64_t fi
           finish.accumulate = block > 0;
           const FeatureMapStrides& s = shape.output;
           const bool even = s.spatial[1] == shape.out[2] * s.spatial[2];
-          if (s.c == 1 && k.count() == width && (even || p1 - p0 == 1)) {  // where it belongs
+          const bool narrow = 2 * k.count() <= width;
+          const bool whole = k.count() == width || 2 * k.count() == width;
+          if (s.c == 1 && whole && (even || p1 - p0 == 1)) {  // where it belongs
             finish.row = s.spatial[2];
             finish.bias = done ? here : nullptr;
             finish.relu = done && shape.relu;
-            panel_along_filters(shape, band, p1 - p0, steps, offsets, cells, from,
+            panel_along_filters(shape, band, p1 - p0, steps, offsets, cells, from, narrow,
                                 output + k.first + p0 * s.spatial[1], finish);
           } else {
-            panel_along_filters(shape, band, p1 - p0, steps, offsets, cells, from, to, finish);
+            panel_along_filters(shape, band, p1 - p0, steps, offsets, cells, from, narrow, to,
+                                finish);
             if (done) store_pixels(shape, to, k, here, p0, p1, output);
           }
         } else {
@@ -612,9 +623,9 @@ BandGradient plan_band_gradient(const Convolution& shape, int64_t threads) {
   constexpr int64_t kLanes = Vec<T>::kLanes, kCols = Tile<T>::kCols;
   BandGradient cut{};
   Band& band = cut.band;
-  band = plan_rows<T>(shape, kBandCells, kBandSteps, kGradientBandBytes);
+  band = plan_rows<T>(shape, kBandCells, kBandSteps, kGradientBandBytes, kLanes);
   if (!band.along_filters) {
-    band = plan_rows<T>(shape, kGradientCells, kBandSteps, kGradientBandBytes);
+    band = plan_rows<T>(shape, kGradientCells, kBandSteps, kGradientBandBytes, kLanes);
     band.along_filters = false;
   }
   band.panel = kCols;
@@ -679,7 +690,7 @@ void add_along_filters(const Convolution& shape, const BandGradient& cut, const 
                        T* gradients, T* sums) {
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols, kLanes = Vec<T>::kLanes;
   const FeatureMapStrides& s = shape.output;
-  const int64_t Q = shape.out[2], tiles = divide_up(entries, kRows);
+  const int64_t Q = shape.out[2];
   int32_t pixels[kPanelSteps];
   Finish<T> finish;
   finish.accumulate = true;
@@ -706,12 +717,14 @@ void add_along_filters(const Convolution& shape, const BandGradient& cut, const 
     }
     for (int64_t panel = 0; panel < cut.band.panels; ++panel) {
       const T* from = gradients + panel * cut.gradient_panel + first * kCols;
+      const bool narrow = shape.K - panel * kCols <= kLanes;
+      const int64_t tiles = divide_up(entries, narrow ? 2 * kRows : kRows);
+      const auto product = narrow ? multiply_gathered<T, 1> : multiply_gathered<T, 2>;
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t e = tile * entries / tiles, here = (tile + 1) * entries / tiles - e;
-        const T* entry[kRows];
+        const T* entry[2 * kRows];
         for (int64_t i = 0; i < here; ++i) entry[i] = cells + offsets[e + i];
-        multiply_gathered<T>(here, count, entry, pixels, from,
-                             sums + (panel * cut.entries + e) * kCols, finish);
+        product(here, count, entry, pixels, from, sums + (panel * cut.entries + e) * kCols, finish);
       }
     }
   }

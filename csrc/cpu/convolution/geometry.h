@@ -10,8 +10,8 @@
 
 namespace cnn_ext::cpu {
 
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
 constexpr int kSpatial = 3;
 constexpr int64_t kDirectTaps = 64;  // filters up to 8 x 8 have a depthwise kernel

@@ -13,6 +13,7 @@ static_assert(kSide * kSide == kTileCells);
 constexpr int64_t kStripTiles = 8;  // neighbouring tiles gathered at once: a strip stays in L1
 constexpr int64_t kStripCells = kStripTiles * 4 + 2;
 constexpr int64_t kChannelBlock = 64;  // channels between two visits to the sums
+constexpr int64_t kGroupFilters = 64;  // whose products share a stretch of tiles while it is in L1
 constexpr int64_t kTileBlock = 56;     // tiles between two visits to a weight gradient's sums
 
 // One axis of the transforms, over vectors of channels. `spread` is B^T d, `evaluate` G g, and
@@ -93,7 +94,7 @@ Winograd plan_winograd(const Convolution& shape, int64_t most_tiles, int64_t thr
   plan.blocks = divide_up(plan.tiles(), plan.block);
   plan.panels = divide_up(shape.K, kCols);
   // Some elements more than the data take: 36 streams must not fall into the same cache sets.
-  plan.filter_cell = shape.C * kCols + divide_up(shape.C, kChannelBlock) * kLanes;
+  plan.filter_cell = shape.C * kCols + kLanes;
   plan.channel_row = round_up(shape.C, kLanes) + kLanes;
   plan.channel_cell = plan.block * plan.channel_row + kLanes;
   plan.panel_cell = plan.block * kCols + kLanes;
@@ -271,24 +272,13 @@ void transform_filters(const WinogradForward<T>& p, int64_t g, int64_t panel, in
   evaluate_filters<T, 5>(p, g, panel, first, last, to, to_cell);
 }
 
-// Transformed filters lie in blocks of channels, [block][cell][channel][filter], in the order in
-// which they are read. Elements from cell to cell of a block:
-template <typename T>
-int64_t filter_block_cell(int64_t channels) {
-  return channels * Tile<T>::kCols + Vec<T>::kLanes;
-}
-
 // The transformed filters of panels first <= i < last, counted over all groups, to p.filters.
 template <typename T>
 void winograd_filters(const WinogradForward<T>& p, int64_t first, int64_t last) {
+  const Winograd& plan = p.plan;
   for (int64_t i = first; i < last; ++i) {
-    T* to = p.filters + i * kTileCells * p.plan.filter_cell;
-    for (int64_t c = 0; c < p.shape.C; c += kChannelBlock) {
-      const int64_t channels = p.shape.C - c < kChannelBlock ? p.shape.C - c : kChannelBlock;
-      const int64_t cell = filter_block_cell<T>(channels);
-      transform_filters(p, i / p.plan.panels, i % p.plan.panels, c, c + channels, to, cell);
-      to += kTileCells * cell;
-    }
+    transform_filters(p, i / plan.panels, i % plan.panels, 0, p.shape.C,
+                      p.filters + i * kTileCells * plan.filter_cell, plan.filter_cell);
   }
 }
 
@@ -439,10 +429,18 @@ void evaluate_gradient(const Convolution& shape, const Winograd& plan, const T* 
 // The products
 // ---------------------------------------------------------------------------------------------
 
+// Panels whose products take turns, where their filters are there.
+template <typename T>
+constexpr int64_t kGroupPanels = kGroupFilters / Tile<T>::kCols;
+
+// Elements from cell to cell of filters that are transformed on the way, a panel at a time.
+template <typename T>
+constexpr int64_t kOwnFilterCell = kChannelBlock * Tile<T>::kCols + Vec<T>::kLanes;
+
 // Elements of workspace for `winograd_panels`.
 template <typename T>
 int64_t winograd_workspace(const Winograd& plan) {
-  return kTileCells * (plan.panel_cell + kChannelBlock * Tile<T>::kCols + Vec<T>::kLanes);
+  return kTileCells * (kGroupPanels<T> * plan.panel_cell + kOwnFilterCell<T>);
 }
 
 // From the transformed tiles of a block to its output, for panels first <= i < last of a group:
@@ -454,35 +452,44 @@ void winograd_panels(const WinogradForward<T>& p, int64_t g, int64_t block, int6
   const Winograd& plan = p.plan;
   const int64_t count = tiles_in_block(plan, block), C = p.shape.C;
   const int64_t parts = divide_up(count, kRows);
-  T* const sums = workspace;
-  T* const own_filters = workspace + kTileCells * plan.panel_cell;
-  for (int64_t panel = first; panel < last; ++panel) {
-    const T* filters = own_filters;
-    if (p.filters != nullptr) {
-      filters = p.filters + (g * plan.panels + panel) * kTileCells * plan.filter_cell;
-    }
-    for (int64_t c = 0; c < C; c += kChannelBlock) {
-      const int64_t channels = C - c < kChannelBlock ? C - c : kChannelBlock;
-      const int64_t filter_cell = filter_block_cell<T>(channels);
-      if (p.filters == nullptr) {
-        transform_filters(p, g, panel, c, c + channels, own_filters, filter_cell);
-      }
-      Finish<T> finish;
-      finish.accumulate = c > 0;
+  const bool transformed = p.filters != nullptr;
+  const int64_t filter_cell = transformed ? plan.filter_cell : kOwnFilterCell<T>;
+  const int64_t filters_size = kTileCells * filter_cell, sums_size = kTileCells * plan.panel_cell;
+  T* const own_filters = workspace + kGroupPanels<T> * sums_size;
+  const int64_t most = transformed ? kGroupPanels<T> : 1;
+  // Filters that are there are read cell by cell; others are made, as many as stay in the cache.
+  const int64_t step = transformed ? C : kChannelBlock;
+  for (int64_t panel = first; panel < last; panel += most) {
+    const int64_t panels = last - panel < most ? last - panel : most;
+    const T* const filters =
+        transformed ? p.filters + (g * plan.panels + panel) * filters_size : own_filters;
+    for (int64_t c0 = 0; c0 < C; c0 += step) {
+      const int64_t c1 = C - c0 < step ? C : c0 + step;
+      if (!transformed) transform_filters(p, g, panel, c0, c1, own_filters, filter_cell);
       for (int64_t cell = 0; cell < kTileCells; ++cell) {
         for (int64_t part = 0; part < parts; ++part) {
           const int64_t t = part * count / parts, rows = (part + 1) * count / parts - t;
-          multiply<T>(rows, channels, tiles + cell * plan.channel_cell + t * plan.channel_row + c,
-                      plan.channel_row, filters + cell * filter_cell, kCols,
-                      sums + cell * plan.panel_cell + t * kCols, finish);
+          const T* const from = tiles + cell * plan.channel_cell + t * plan.channel_row;
+          for (int64_t i = 0; i < panels; ++i) {
+            const T* const by = filters + i * filters_size + cell * filter_cell;
+            T* const to = workspace + i * sums_size + cell * plan.panel_cell + t * kCols;
+            for (int64_t c = c0; c < c1; c += kChannelBlock) {
+              const int64_t channels = c1 - c < kChannelBlock ? c1 - c : kChannelBlock;
+              Finish<T> finish;
+              finish.accumulate = c > 0;
+              multiply<T>(rows, channels, from + c, plan.channel_row, by + (c - c0) * kCols, kCols,
+                          to, finish);
+            }
+          }
         }
       }
-      if (p.filters != nullptr) filters += kTileCells * filter_cell;
     }
-    if (plan.m == 4) {
-      collect_output<T, 4>(p, g, block, panel, sums);
-    } else {
-      collect_output<T, 2>(p, g, block, panel, sums);
+    for (int64_t i = 0; i < panels; ++i) {
+      if (plan.m == 4) {
+        collect_output<T, 4>(p, g, block, panel + i, workspace + i * sums_size);
+      } else {
+        collect_output<T, 2>(p, g, block, panel + i, workspace + i * sums_size);
+      }
     }
   }
 }
