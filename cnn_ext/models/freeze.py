@@ -22,11 +22,16 @@ from cnn_ext.models.dataflow import followers
 from cnn_ext.nn.convolution import _Convolution
 
 
+WINOGRAD_CELLS = 36  # of a transformed filter of one channel
+MOST_KEPT = 2**22  # numbers: from beyond the cache more of them are read no faster than transformed
+
+
 def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
     """A copy of the model for inference on our layers, in evaluation mode.
 
-    Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd: some four
-    times the memory of the weights, which are kept too. Parametrized weights become plain ones.
+    Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd and they take
+    at most 16 MiB: some four times the memory of the weights, which are kept too. Parametrized weights
+    become plain ones.
 
     Args:
         model: any module, of torch's layers or of ours; it is not changed.
@@ -133,9 +138,11 @@ class _FrozenConvolution(_Frozen, _Convolution):
     filters: Tensor | None
 
     def _transform(self) -> None:
-        """Transforms the filters, if the algorithm may be Winograd for some input."""
+        """Transforms the filters, if the algorithm may be Winograd for some input, and they are few."""
         ones = self.stride == self.dilation == (1, 1)  # what winograd_filters transforms
         if self.kernel_size not in ((3, 3), (5, 5)) or not ones:
+            return
+        if WINOGRAD_CELLS * self.weight.shape[:2].numel() > MOST_KEPT:
             return
         if self.weight.device.type != "cpu" or self.weight.is_complex():
             return

@@ -192,7 +192,7 @@ constexpr int64_t kLeastShared = 56;          // tiles: each block transforms al
 constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
 constexpr int64_t kKeptFilters = 1 << 22;     // elements: read again for every shared block
 constexpr int64_t kPhaseMemory = 1 << 20;     // elements of images by phases, per thread
-constexpr int64_t kWinogradMemory = 5 << 17;  // elements of a shared block, per thread
+constexpr int64_t kWinogradMemory = 1 << 20;  // elements of a shared block, per thread
 
 template <typename T>
 WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, bool weight_gradient) {
