@@ -22,15 +22,14 @@ from cnn_ext.models.dataflow import followers
 from cnn_ext.nn.convolution import _Convolution
 
 
-WINOGRAD_CELLS = 36  # of a transformed filter of one channel
 MOST_KEPT = 2**22  # numbers: from beyond the cache more of them are read no faster than transformed
 
 
 def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
     """A copy of the model for inference on our layers, in evaluation mode.
 
-    Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd and they take
-    at most 16 MiB: some four times the memory of the weights, which are kept too. Parametrized weights
+    Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd, if these are at
+    most 2²² numbers: some four times the memory of the weights, which are kept too. Parametrized weights
     become plain ones.
 
     Args:
@@ -142,8 +141,6 @@ class _FrozenConvolution(_Frozen, _Convolution):
         ones = self.stride == self.dilation == (1, 1)  # what winograd_filters transforms
         if self.kernel_size not in ((3, 3), (5, 5)) or not ones:
             return
-        if WINOGRAD_CELLS * self.weight.shape[:2].numel() > MOST_KEPT:
-            return
         if self.weight.device.type != "cpu" or self.weight.is_complex():
             return
         algorithm = self.algorithm
@@ -154,7 +151,9 @@ class _FrozenConvolution(_Frozen, _Convolution):
                 dtype=self.weight.dtype,
             )  # fmt: skip
         if algorithm == "winograd":
-            self.filters = torch.ops.cnn_ext.winograd_filters(self.weight.detach(), self.groups)
+            transform, weight = torch.ops.cnn_ext.winograd_filters, self.weight.detach()
+            if transform(weight.to("meta"), self.groups).numel() <= MOST_KEPT:
+                self.filters = transform(weight, self.groups)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
         super()._apply(fn, recurse)

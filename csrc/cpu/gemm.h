@@ -7,7 +7,7 @@
 // elements from step to step; b: kCols columns, `ldb` elements from step to step, kCols where it is
 // packed; tile: packed, kCols elements from row to row, or the result itself: see `Finish`.
 // 1 <= rows <= kRows. A product that fills only the first half of the columns may have twice as
-// many rows (`multiply_narrow`).
+// many rows (`multiply_narrow`, `multiply_gathered<T, 1>`).
 
 template <typename T>
 struct Tile {
@@ -53,8 +53,8 @@ inline __attribute__((always_inline)) void finish_tile(Vec<T> (&sum)[Rows][Vecto
 }
 
 // A processor has too few registers for the address of every row: rows are reached from every fifth
-// of them, by multiples of lda that an address can have. Where one pointer comes from is hidden
-// from the compiler, which would go back to one for every row and spill them.
+// of them, by a few multiples of lda. Where one pointer comes from is hidden from the compiler,
+// which would go back to one for every row and spill them.
 constexpr int kNear = 5;
 
 template <typename T>
@@ -131,45 +131,16 @@ void multiply_narrow(int64_t rows, int64_t k, const T* a, int64_t lda, const T* 
   MultiplyTable<T, 1, false, Rows>::kByRows[rows - 1](k, a, lda, b, ldb, tile, finish);
 }
 
-// The same with the rows of `a` wherever they are: a[i][offsets[step]]; b is packed.
-template <typename T, int Rows, int Vectors>
-void multiply_gathered_rows(int64_t k, const T* const* a, const int32_t* offsets, const T* b,
-                            T* tile, const Finish<T>& finish) {
+// The same with rows wherever they are, a[i][offsets[step]], or with each `Near` of them `lda`
+// apart: from the first of these they are reached as above. b is packed.
+template <typename T, int Rows, int Vectors, int Near>
+void multiply_gathered_rows(int64_t k, const T* const* a, int64_t lda, const int32_t* offsets,
+                            const T* b, T* tile, const Finish<T>& finish) {
   using V = Vec<T>;
-  constexpr int kLanes = V::kLanes;
-  const T* rows[Rows];
-  V sum[Rows][Vectors];
-#pragma GCC unroll 16
-  for (int i = 0; i < Rows; ++i) {
-    rows[i] = a[i];
-#pragma GCC unroll 2
-    for (int j = 0; j < Vectors; ++j) sum[i][j] = V::zero();
-  }
-  for (int64_t step = 0; step < k; ++step) {
-    const int64_t offset = offsets[step];
-    V columns[Vectors];
-#pragma GCC unroll 2
-    for (int j = 0; j < Vectors; ++j) columns[j] = V::load(b + j * kLanes);
-    b += Tile<T>::kCols;
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
-      const V ai = V::broadcast(rows[i][offset]);
-#pragma GCC unroll 2
-      for (int j = 0; j < Vectors; ++j) sum[i][j] = sum[i][j].fused_add(ai, columns[j]);
-    }
-  }
-  finish_tile<T, Rows, Vectors>(sum, tile, finish);
-}
-
-// And where each kNear rows are `lda` apart: from the first of them they are reached as above.
-template <typename T, int Rows, int Vectors>
-void multiply_spaced_rows(int64_t k, const T* const* a, int64_t lda, const int32_t* offsets,
-                          const T* b, T* tile, const Finish<T>& finish) {
-  using V = Vec<T>;
-  constexpr int kLanes = V::kLanes, kBases = divide_up(Rows, kNear);
+  constexpr int kLanes = V::kLanes, kBases = divide_up(Rows, Near);
   const T* base[kBases];
-#pragma GCC unroll 8
-  for (int i = 0; i < kBases; ++i) base[i] = a[i * kNear];
+#pragma GCC unroll 32
+  for (int i = 0; i < kBases; ++i) base[i] = a[i * Near];
   V sum[Rows][Vectors];
 #pragma GCC unroll 32
   for (int i = 0; i < Rows; ++i) {
@@ -182,20 +153,29 @@ void multiply_spaced_rows(int64_t k, const T* const* a, int64_t lda, const int32
     for (int j = 0; j < Vectors; ++j) columns[j] = V::load(b + j * kLanes);
     b += Tile<T>::kCols;
     const T* from[kBases];
-#pragma GCC unroll 8
+#pragma GCC unroll 32
     for (int i = 0; i < kBases; ++i) {
       from[i] = base[i] + offsets[step];
-      hide(from[i]);
+      if constexpr (Near > 1) hide(from[i]);
     }
 #pragma GCC unroll 32
     for (int i = 0; i < Rows; ++i) {
-      const V ai = V::broadcast(from[i / kNear][i % kNear * lda]);
+      const V ai = V::broadcast(from[i / Near][i % Near * lda]);
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) sum[i][j] = sum[i][j].fused_add(ai, columns[j]);
     }
   }
   finish_tile<T, Rows, Vectors>(sum, tile, finish);
 }
+
+template <typename T, int Vectors, int Near, typename Rows>
+struct GatheredTable;
+template <typename T, int Vectors, int Near, int... Less>
+struct GatheredTable<T, Vectors, Near, std::integer_sequence<int, Less...>> {
+  using Function = void (*)(int64_t, const T* const*, int64_t, const int32_t*, const T*, T*,
+                            const Finish<T>&);
+  static constexpr Function kByRows[] = {multiply_gathered_rows<T, Less + 1, Vectors, Near>...};
+};
 
 template <typename T>
 inline bool spaced(const T* const* a, int64_t rows, int64_t lda) {
@@ -205,39 +185,21 @@ inline bool spaced(const T* const* a, int64_t rows, int64_t lda) {
   return true;
 }
 
-template <typename T, int Vectors, typename Rows>
-struct GatheredTable;
-template <typename T, int Vectors, int... Less>
-struct GatheredTable<T, Vectors, std::integer_sequence<int, Less...>> {
-  using Function = void (*)(int64_t, const T* const*, const int32_t*, const T*, T*,
-                            const Finish<T>&);
-  static constexpr Function kByRows[] = {multiply_gathered_rows<T, Less + 1, Vectors>...};
-};
-template <typename T, int Vectors, typename Rows>
-struct SpacedTable;
-template <typename T, int Vectors, int... Less>
-struct SpacedTable<T, Vectors, std::integer_sequence<int, Less...>> {
-  using Function = void (*)(int64_t, const T* const*, int64_t, const int32_t*, const T*, T*,
-                            const Finish<T>&);
-  static constexpr Function kByRows[] = {multiply_spaced_rows<T, Less + 1, Vectors>...};
-};
-
 // 1 <= rows <= kRows, or twice as many where the product fills only one vector of the columns.
-template <typename T, int Vectors = 2>
+template <typename T, int Vectors>
 void multiply_gathered(int64_t rows, int64_t k, const T* const* a, const int32_t* offsets,
                        const T* b, T* tile, const Finish<T>& finish) {
   constexpr int kRows = Tile<T>::kRows;
+  using Any = std::make_integer_sequence<int, kRows>;
   using Spaced = std::make_integer_sequence<int, 2 * kRows / Vectors>;
-  using Gathered = std::make_integer_sequence<int, kRows>;
   const int64_t lda = rows > 1 ? a[1] - a[0] : 0;
   if (spaced(a, rows, lda)) {
-    return SpacedTable<T, Vectors, Spaced>::kByRows[rows - 1](k, a, lda, offsets, b, tile, finish);
+    const auto product = GatheredTable<T, Vectors, kNear, Spaced>::kByRows[rows - 1];
+    return product(k, a, lda, offsets, b, tile, finish);
   }
-  while (rows > 0) {
-    const int64_t here = rows < kRows ? rows : kRows;
-    GatheredTable<T, Vectors, Gathered>::kByRows[here - 1](k, a, offsets, b, tile, finish);
-    rows -= here;
-    a += here;
-    tile += here * finish.row;
+  for (int64_t here; rows > 0; rows -= here, a += here, tile += here * finish.row) {
+    here = rows > kRows ? divide_up(rows, 2) : rows;  // addresses of more would not fit either
+    const auto product = GatheredTable<T, Vectors, 1, Any>::kByRows[here - 1];
+    product(k, a, 0, offsets, b, tile, finish);
   }
 }

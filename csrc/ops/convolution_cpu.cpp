@@ -188,7 +188,7 @@ struct WinogradCut {
 };
 
 constexpr int64_t kOwnBlock = 28;             // tiles
-constexpr int64_t kLeastShared = 56;          // tiles: each block transforms all filters anew
+constexpr int64_t kLeastShared = 56;          // tiles: each block reads or makes all filters
 constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
 constexpr int64_t kKeptFilters = 1 << 22;     // elements: read again for every shared block
 constexpr int64_t kPhaseMemory = 1 << 20;     // elements of images by phases, per thread
@@ -224,10 +224,10 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
   // The kernels here only read p.filters; winograd_filters alone writes.
   cpu::WinogradForward<T> p{shape, plan, input, weight, bias, const_cast<T*>(frozen), output};
   Tensor filters;
-  const bool kept =
-      !shared || (plan.blocks > 1 && cpu::kTileCells * shape.C * shape.K <= kKeptFilters);
+  const int64_t filters_size = panels * cpu::kTileCells * plan.filter_cell;
+  const bool kept = !shared || (plan.blocks > 1 && filters_size <= kKeptFilters);
   if (kept && frozen == nullptr) {
-    filters = at::empty({panels * cpu::kTileCells * plan.filter_cell}, like.options());
+    filters = at::empty({filters_size}, like.options());
     p.filters = filters.mutable_data_ptr<T>();
     share(threads, panels,
           [&](int64_t first, int64_t last) { kernels.winograd_filters(p, first, last); });
@@ -242,7 +242,8 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
     });
   };
   if (shared) {
-    const Tensor memory = at::empty({tiles_size + threads * each}, like.options());
+    const int64_t working = std::min(threads, plan.panels);
+    const Tensor memory = with_huge_pages(at::empty({tiles_size + working * each}, like.options()));
     T* const tiles = memory.mutable_data_ptr<T>();
     for (int64_t task = 0; task < shape.G * plan.blocks; ++task) {
       const int64_t g = task / plan.blocks, block = task % plan.blocks;

@@ -146,8 +146,8 @@ def test_winograd_serves_every_dtype(sample, dtype, monkeypatch):
         Sample("blocks of each thread", 4, 16, 24, (40, 40), (3, 3), padding=1),
         Sample("less work than threads", 1, 16, 40, (12, 12), (3, 3), padding=1),
         Sample("one block shared", 3, 200, 180, (7, 7), (3, 3), padding=1),
-        Sample("blocks shared", 2, 200, 180, (28, 28), (3, 3), padding=1),
-        Sample("blocks shared, filters made again", 2, 350, 340, (28, 28), (3, 3), padding=1),
+        Sample("blocks shared", 5, 200, 180, (40, 40), (3, 3), padding=1),
+        Sample("blocks shared, filters made again", 5, 350, 340, (40, 40), (3, 3), padding=1),
         Sample("images by phases", 9, 24, 20, (199, 195), (11, 11), stride=4),  # some at a time
     ],
     ids=str,

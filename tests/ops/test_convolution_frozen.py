@@ -45,7 +45,8 @@ def test_filters_transformed_before_are_those_transformed_on_the_way(sample, rel
     [
         Sample("blocks of each thread", 4, 16, 24, (40, 40), (3, 3), padding=1),
         Sample("one block shared", 3, 200, 180, (7, 7), (3, 3), padding=1),
-        Sample("blocks shared", 2, 400, 180, (28, 28), (3, 3), padding=1, groups=2),
+        Sample("blocks shared", 5, 200, 180, (40, 40), (3, 3), padding=1),
+        Sample("blocks shared, in groups", 3, 400, 360, (40, 40), (3, 3), padding=1, groups=2),
     ],
     ids=str,
 )

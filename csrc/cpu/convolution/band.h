@@ -119,7 +119,8 @@ Band plan_rows(const Convolution& shape, int64_t cells, int64_t steps, int64_t b
 
 template <typename T>
 Band plan_band(const Convolution& shape) {
-  // Half a panel takes half the time, but pixels on rows have to be transposed for it.
+  // Half a panel takes half the time; where pixels are contiguous, what that gains goes into
+  // turning its sums.
   const int64_t unit = shape.output.spatial[2] == 1 ? Tile<T>::kCols : Vec<T>::kLanes;
   Band band = plan_rows<T>(shape, kBandCells, kPanelSteps, kBandBytes, unit);
   const int64_t pixels = band.rows * shape.out[2], cells = band.rows * band.pitch;
@@ -393,13 +394,14 @@ void panel_along_cells(int64_t count, const Band& band, int64_t steps, const int
   kByCount[count - 1](band, steps, offsets, cells, filters, bias, accumulate, to);
 }
 
-// All pixels of a band for one panel of filters, along the filters: to[pixel][filter], finish.row
-// elements from pixel to pixel.
+// All pixels of a band for one panel of `count` filters, along the filters: to[pixel][filter],
+// finish.row elements from pixel to pixel.
 template <typename T>
 void panel_along_filters(const Convolution& shape, const Band& band, int64_t rows, int64_t steps,
-                         const int32_t* offsets, const T* cells, const T* filters, bool narrow,
+                         const int32_t* offsets, const T* cells, const T* filters, int64_t count,
                          T* to, const Finish<T>& finish) {
-  // A panel that fills one vector only leaves registers for twice the pixels.
+  // A panel that fills only one vector leaves registers for twice the pixels.
+  const bool narrow = count <= Vec<T>::kLanes;
   const int64_t side = narrow ? 2 * Tile<T>::kRows : Tile<T>::kRows;
   const int64_t pixels = rows * shape.out[2], tiles = divide_up(pixels, side);
   const auto product = narrow ? multiply_gathered<T, 1> : multiply_gathered<T, 2>;
@@ -518,16 +520,15 @@ void convolve_bands(const ConvolutionForward<T>& p, const Band& band, int64_t fi
           finish.accumulate = block > 0;
           const FeatureMapStrides& s = shape.output;
           const bool even = s.spatial[1] == shape.out[2] * s.spatial[2];
-          const bool narrow = 2 * k.count() <= width;
           const bool whole = k.count() == width || 2 * k.count() == width;
           if (s.c == 1 && whole && (even || p1 - p0 == 1)) {  // where it belongs
             finish.row = s.spatial[2];
             finish.bias = done ? here : nullptr;
             finish.relu = done && shape.relu;
-            panel_along_filters(shape, band, p1 - p0, steps, offsets, cells, from, narrow,
+            panel_along_filters(shape, band, p1 - p0, steps, offsets, cells, from, k.count(),
                                 output + k.first + p0 * s.spatial[1], finish);
           } else {
-            panel_along_filters(shape, band, p1 - p0, steps, offsets, cells, from, narrow, to,
+            panel_along_filters(shape, band, p1 - p0, steps, offsets, cells, from, k.count(), to,
                                 finish);
             if (done) store_pixels(shape, to, k, here, p0, p1, output);
           }

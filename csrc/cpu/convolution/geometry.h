@@ -177,10 +177,9 @@ struct Winograd {
   int64_t block;   // tiles per block
   int64_t blocks;  // per group
   int64_t panels;  // of filters, per group
-  // Elements from one of the 36 cells to the next: of the transformed filters of a panel (on the
-  // average: they lie in blocks of channels), of a block's transformed input (and from tile to tile
-  // in it), of what a block has for each filter of a panel, and of the sums of a panel's weight
-  // gradient.
+  // Elements from one of the 36 cells to the next: of the transformed filters of a panel, of a
+  // block's transformed input (and from tile to tile in it), of what a block has for each filter of
+  // a panel, and of the sums of a panel's weight gradient.
   int64_t filter_cell, channel_cell, channel_row, panel_cell, sums_cell;
 
   int64_t tiles() const { return axis[0].tiles * axis[1].tiles; }

@@ -437,7 +437,7 @@ constexpr int64_t kGroupPanels = kGroupFilters / Tile<T>::kCols;
 template <typename T>
 constexpr int64_t kOwnFilterCell = kChannelBlock * Tile<T>::kCols + Vec<T>::kLanes;
 
-// Elements of workspace for `winograd_panels`.
+// Elements of workspace for `winograd_panels`, whether filters are there or not.
 template <typename T>
 int64_t winograd_workspace(const Winograd& plan) {
   return kTileCells * (kGroupPanels<T> * plan.panel_cell + kOwnFilterCell<T>);
