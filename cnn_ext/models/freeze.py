@@ -21,16 +21,15 @@ from cnn_ext.models.convert import _become, convert
 from cnn_ext.models.dataflow import followers
 from cnn_ext.nn.convolution import _Convolution
 
-
 MOST_KEPT = 2**22  # numbers: from beyond the cache more of them are read no faster than transformed
 
 
 def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
     """A copy of the model for inference on our layers, in evaluation mode.
 
-    Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd, if these are at
-    most 2²² numbers: some four times the memory of the weights, which are kept too. Parametrized weights
-    become plain ones.
+    Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd, if these are
+    at most 2²² numbers: some four times the memory of the weights, which are kept too. Parametrized
+    weights become plain ones.
 
     Args:
         model: any module, of torch's layers or of ours; it is not changed.
