@@ -16,6 +16,9 @@ from cnn_ext._native import _C
 OPTIONAL = ("torchvision", "lightning", "sklearn", "matplotlib")
 
 
+CAPABILITIES = ("scalar", "avx2", "avx512", "avx512_bf16")
+
+
 def facts() -> dict[str, object]:
     """Versions, the build, the processor and the threads."""
     build = _C.build_facts()
@@ -63,9 +66,9 @@ def problems(facts: dict[str, object]) -> Iterator[str]:
             f"{facts['best cpu capability']}. Unset CNN_EXT_CPU_CAPABILITY."
         )
     wanted = os.environ.get("CNN_EXT_CPU_CAPABILITY")
-    if wanted is not None and wanted not in ("scalar", "avx2", "avx512"):
+    if wanted is not None and wanted not in CAPABILITIES:
         yield (
-            f"CNN_EXT_CPU_CAPABILITY={wanted!r} is not scalar, avx2 or avx512 and was ignored. "
+            f"CNN_EXT_CPU_CAPABILITY={wanted!r} is none of {', '.join(CAPABILITIES)} and was ignored. "
             "Unset it."
         )
     if facts["gpu"] is not None and facts["cuda of cnn_ext"] is None:

@@ -75,8 +75,8 @@ def convolution_algorithm(
 ) -> str:
     """The algorithm that ``algorithm="auto"`` means for a convolution on the CPU.
 
-    A function of the shape, the dtype and the memory format, never of a timing, so that results do not
-    change from run to run. In this order:
+    A function of the shape, the dtype, the memory format and, in bfloat16, the processor, never of a
+    timing, so that results do not change from run to run. In this order:
 
     - ``"direct"`` for depthwise convolution with at most 64 filter cells, where the input rows of a
       window (512 cells of the output at a time) hold at most 65536 cells;
@@ -86,8 +86,13 @@ def convolution_algorithm(
       the multiplications;
     - ``"direct"`` for filters of 5 to 1024 cells whose windows overlap, reach over no more than half a
       row of the output, and need a band of input rows that fits the cache; in channels_last with 16
-      channels or more only at stride 1;
+      channels or more only at stride 1, in NCHW with 16 channels and filters or more only if the
+      output's rows have 16 cells or the input's 32;
     - ``"implicit_gemm"`` for the rest.
+
+    Where the processor multiplies bfloat16 itself, that is ``"implicit_gemm"`` too, unless Winograd
+    saves two thirds of the multiplications, or direct convolution is depthwise, of one channel or of
+    groups with fewer than 16 channels; all its weight gradients of 32 filters or more.
 
     The input gradient of a strided convolution follows the rule in each phase of the stride (of windows
     that lie side by side it may be one product, with ``"implicit_gemm"``). The weight
@@ -98,7 +103,7 @@ def convolution_algorithm(
         input_size: (N, C, H, W), or with one or three spatial axes.
         weight_size: (K, C / groups, R, S), with as many.
         stride, padding, dilation, groups: as :func:`conv2d`.
-        dtype: of input and weight. bfloat16 and float16 are computed in float32.
+        dtype: of input and weight. float16, and bfloat16 on other processors, are computed in float32.
         memory_format: of the input; only ``torch.channels_last`` and ``torch.channels_last_3d`` make a
             difference.
         weight_gradient: whether that is asked for, or else the forward pass.
@@ -123,10 +128,11 @@ def convolution_algorithm(
         )
     stride, dilation = _per_axis(stride, axes), _per_axis(dilation, axes)
     amounts = padding_amounts(padding, input_size[2:], weight_size[2:], stride, dilation)
-    single = dtype in (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
+    double = dtype in (torch.float64, torch.complex128)
+    name = "float64" if double else "bfloat16" if dtype == torch.bfloat16 else "float32"
     channels_last = memory_format in (torch.channels_last, torch.channels_last_3d)
     return _C.chosen_algorithm(
-        single, channels_last, weight_gradient, tuple(input_size), tuple(weight_size), stride, amounts,
+        name, channels_last, weight_gradient, tuple(input_size), tuple(weight_size), stride, amounts,
         dilation, groups,
     )  # fmt: skip
 

@@ -41,13 +41,21 @@ pybind11::dict build_facts() {
 
 std::vector<std::string> kernel_slots() {
 #define CNN_EXT_SLOT(name, result, arguments) #name,
-  return {CNN_EXT_KERNEL_SLOTS(CNN_EXT_SLOT)};
+  return {CNN_EXT_GEMM_SLOTS(CNN_EXT_SLOT) CNN_EXT_KERNEL_SLOTS(CNN_EXT_SLOT)};
 #undef CNN_EXT_SLOT
+}
+
+// The steps of dense maps of so many channels in all.
+cpu::FeatureMapStrides dense(bool channels_last, int64_t groups, int64_t channels,
+                             const int64_t* size) {
+  const int64_t pixels = size[0] * size[1] * size[2], all = groups * channels;
+  const int64_t c = channels_last ? 1 : pixels, pixel = channels_last ? all : 1;
+  return {all * pixels, channels * c, c, {pixel * size[1] * size[2], pixel * size[2], pixel}};
 }
 
 // What "auto" means for a convolution over one to three axes: its name. Sizes are (N, C, ...) and
 // (K, C / groups, ...); padding is before and after each axis, the last axis first.
-std::string chosen_algorithm(bool single, bool channels_last, bool weight_gradient,
+std::string chosen_algorithm(const std::string& dtype, bool channels_last, bool weight_gradient,
                              const std::vector<int64_t>& input, const std::vector<int64_t>& weight,
                              const std::vector<int64_t>& stride,
                              const std::vector<int64_t>& padding,
@@ -72,8 +80,11 @@ std::string chosen_algorithm(bool single, bool channels_last, bool weight_gradie
     const int64_t extent = c.dilation[axis] * (c.filter[axis] - 1) + 1;
     c.out[axis] = (c.in[axis] + before + after - extent) / c.stride[axis] + 1;
   }
-  c.input.c = channels_last ? 1 : c.in[0] * c.in[1] * c.in[2];
-  return cpu::name_of(cpu::choose(c, single, weight_gradient));
+  c.input = dense(channels_last, c.G, c.C, c.in);
+  c.output = dense(channels_last, c.G, c.K, c.out);
+  const bool pairs = dtype == "bfloat16" && cpu::multiplies_bfloat16();
+  return cpu::name_of(pairs ? cpu::choose_bfloat16(c, weight_gradient)
+                            : cpu::choose(c, dtype != "float64", weight_gradient));
 }
 
 }  // namespace

@@ -66,7 +66,7 @@ def test_every_problem_comes_with_what_mends_it(change, command):
 def test_an_unknown_level_in_the_environment_is_reported(monkeypatch):
     monkeypatch.setenv("CNN_EXT_CPU_CAPABILITY", "sse9")
     (problem,) = doctor.problems(WELL)
-    assert "'sse9' is not scalar, avx2 or avx512" in problem
+    assert "'sse9' is none of scalar, avx2, avx512" in problem
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@
 namespace cnn_ext::cpu {
 namespace {
 
-constexpr const char* kNames[] = {"scalar", "avx2", "avx512"};
+constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "avx512_bf16"};
 
 Capability ask_processor() {
 #if defined(__x86_64__)
@@ -15,6 +15,7 @@ Capability ask_processor() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx2 && avx512 && __builtin_cpu_supports("avx512bf16")) return Capability::avx512_bf16;
   if (avx2 && avx512) return Capability::avx512;
   if (avx2) return Capability::avx2;
 #endif
@@ -51,7 +52,7 @@ void set_capability(const std::string& name) {
     if (name == kNames[level]) return current().store(static_cast<Capability>(level));
   }
   throw std::invalid_argument("CPU capability: got \"" + name +
-                              "\", expected one of scalar, avx2, avx512, at most \"" +
+                              "\", expected one of scalar, avx2, avx512, avx512_bf16, at most \"" +
                               name_of(best_capability()) + "\", which is what this processor has");
 }
 

@@ -7,7 +7,7 @@
 namespace cnn_ext::cpu {
 
 // Ordered: a processor that has one level has all the levels before it.
-enum class Capability { scalar, avx2, avx512 };
+enum class Capability { scalar, avx2, avx512, avx512_bf16 };
 
 // The best level of this processor that this library was compiled with.
 Capability best_capability();

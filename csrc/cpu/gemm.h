@@ -25,18 +25,21 @@ struct Finish {
   bool relu = false;             // and max(tile, 0)
 };
 
-template <typename T, int Rows, int Vectors>
-inline __attribute__((always_inline)) void finish_tile(Vec<T> (&sum)[Rows][Vectors], T* tile,
+// To: T, or what the result is stored as, where nothing is accumulated.
+template <typename T, int Rows, int Vectors, typename To>
+inline __attribute__((always_inline)) void finish_tile(Vec<T> (&sum)[Rows][Vectors], To* tile,
                                                        const Finish<T>& finish) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
 #pragma GCC unroll 2
   for (int j = 0; j < Vectors; ++j) {
-    T* const to = tile + j * kLanes;
+    To* const to = tile + j * kLanes;
     // At the end: a long sum in blocks is more accurate than one chain.
-    if (finish.accumulate) {
+    if constexpr (std::is_same_v<To, T>) {
+      if (finish.accumulate) {
 #pragma GCC unroll 32
-      for (int i = 0; i < Rows; ++i) sum[i][j].lanes += V::load(to + i * finish.row).lanes;
+        for (int i = 0; i < Rows; ++i) sum[i][j].lanes += V::load(to + i * finish.row).lanes;
+      }
     }
     if (finish.bias != nullptr) {
       const V bias = V::load(finish.bias + j * kLanes);
@@ -48,7 +51,7 @@ inline __attribute__((always_inline)) void finish_tile(Vec<T> (&sum)[Rows][Vecto
       for (int i = 0; i < Rows; ++i) sum[i][j] = sum[i][j].rectified();
     }
 #pragma GCC unroll 32
-    for (int i = 0; i < Rows; ++i) sum[i][j].store(to + i * finish.row);
+    for (int i = 0; i < Rows; ++i) put(sum[i][j], to + i * finish.row);
   }
 }
 
@@ -62,16 +65,16 @@ inline void hide(T*& pointer) {
   asm("" : "+r"(pointer));
 }
 
-template <typename T, int Rows, int Vectors, bool Transposed>
-void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* tile,
-                   const Finish<T>& finish) {
+template <typename T, int Rows, int Vectors, bool Transposed, typename To>
+void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, To* tile,
+                   const Finish<Sum<T>>& finish) {
   using V = Vec<T>;
   constexpr int kLanes = V::kLanes;
-  V sum[Rows][Vectors];
+  Vec<Sum<T>> sum[Rows][Vectors];
 #pragma GCC unroll 32
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 2
-    for (int j = 0; j < Vectors; ++j) sum[i][j] = V::zero();
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = Vec<Sum<T>>::zero();
   }
   constexpr int kBases = Transposed ? 1 : divide_up(Rows, kNear);
   const T* base[kBases];
@@ -87,7 +90,7 @@ void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, 
     for (int i = 0; i < Rows; ++i) {
       const V ai = V::broadcast(Transposed ? base[0][i] : base[i / kNear][i % kNear * lda]);
 #pragma GCC unroll 2
-      for (int j = 0; j < Vectors; ++j) sum[i][j] = sum[i][j].fused_add(ai, columns[j]);
+      for (int j = 0; j < Vectors; ++j) sum[i][j] = add_product(sum[i][j], ai, columns[j]);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < kBases; ++i) {
@@ -95,7 +98,7 @@ void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, 
       hide(base[i]);
     }
   }
-  finish_tile<T, Rows, Vectors>(sum, tile, finish);
+  finish_tile<Sum<T>, Rows, Vectors>(sum, tile, finish);
 }
 
 // The ReLU of a finished tile.
@@ -108,27 +111,28 @@ inline void rectify(int rows, T* tile) {
 }
 
 // The kernels for 1, 2, ... rows.
-template <typename T, int Vectors, bool Transposed, typename Rows>
+template <typename T, int Vectors, bool Transposed, typename To, typename Rows>
 struct MultiplyTable;
-template <typename T, int Vectors, bool Transposed, int... Less>
-struct MultiplyTable<T, Vectors, Transposed, std::integer_sequence<int, Less...>> {
-  using Function = void (*)(int64_t, const T*, int64_t, const T*, int64_t, T*, const Finish<T>&);
-  static constexpr Function kByRows[] = {multiply_rows<T, Less + 1, Vectors, Transposed>...};
+template <typename T, int Vectors, bool Transposed, typename To, int... Less>
+struct MultiplyTable<T, Vectors, Transposed, To, std::integer_sequence<int, Less...>> {
+  using Function = void (*)(int64_t, const T*, int64_t, const T*, int64_t, To*,
+                            const Finish<Sum<T>>&);
+  static constexpr Function kByRows[] = {multiply_rows<T, Less + 1, Vectors, Transposed, To>...};
 };
 
-template <typename T, bool Transposed = false>
-void multiply(int64_t rows, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* tile,
-              const Finish<T>& finish) {
+template <typename T, bool Transposed = false, typename To>
+void multiply(int64_t rows, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, To* tile,
+              const Finish<Sum<T>>& finish) {
   using Rows = std::make_integer_sequence<int, Tile<T>::kRows>;
-  MultiplyTable<T, 2, Transposed, Rows>::kByRows[rows - 1](k, a, lda, b, ldb, tile, finish);
+  MultiplyTable<T, 2, Transposed, To, Rows>::kByRows[rows - 1](k, a, lda, b, ldb, tile, finish);
 }
 
 // 1 <= rows <= 2 * kRows, and kCols / 2 columns.
-template <typename T>
+template <typename T, typename To>
 void multiply_narrow(int64_t rows, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb,
-                     T* tile, const Finish<T>& finish) {
+                     To* tile, const Finish<Sum<T>>& finish) {
   using Rows = std::make_integer_sequence<int, 2 * Tile<T>::kRows>;
-  MultiplyTable<T, 1, false, Rows>::kByRows[rows - 1](k, a, lda, b, ldb, tile, finish);
+  MultiplyTable<T, 1, false, To, Rows>::kByRows[rows - 1](k, a, lda, b, ldb, tile, finish);
 }
 
 // The same with rows wherever they are, a[i][offsets[step]], or with each `Near` of them `lda`

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <type_traits>
 #include <utility>
@@ -16,17 +17,21 @@
 #include "local_response_norm/geometry.h"
 #include "max_pool/geometry.h"
 
-// X(slot, result, arguments), for an element type T
+// X(slot, result, arguments), for an element type T; first those that pairs of bfloat16 have too
+#define CNN_EXT_GEMM_SLOTS(X)                                                                  \
+  X(plan_forward, Blocking, (const Convolution&, bool bias, int64_t threads))                  \
+  X(packed_size, int64_t, (const Convolution&, const Blocking&))                               \
+  X(forward_workspace, int64_t, (const Blocking&))                                             \
+  X(pack_all_filters, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))       \
+  X(convolve, void, (const ConvolutionForward<T>&, int64_t first, int64_t last, T* workspace)) \
+  X(plan_weight_gradient, GradientBlocking, (const Convolution&, int64_t threads))             \
+  X(weight_gradient_workspace, int64_t, (const GradientBlocking&))                             \
+  X(weight_gradient, void,                                                                     \
+    (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last, T* workspace))
+
 #define CNN_EXT_KERNEL_SLOTS(X)                                                                  \
-  X(plan_forward, Blocking, (const Convolution&, bool bias, int64_t threads))                    \
-  X(packed_size, int64_t, (const Convolution&, const Blocking&))                                 \
-  X(forward_workspace, int64_t, (const Blocking&))                                               \
-  X(pack_all_filters, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))         \
-  X(convolve, void, (const ConvolutionForward<T>&, int64_t first, int64_t last, T* workspace))   \
-  X(plan_weight_gradient, GradientBlocking, (const Convolution&, int64_t threads))               \
-  X(weight_gradient_workspace, int64_t, (const GradientBlocking&))                               \
-  X(weight_gradient, void,                                                                       \
-    (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last, T* workspace))            \
+  X(turn_map, void,                                                                              \
+    (const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row))     \
   X(vectors, int64_t, (int64_t channels))                                                        \
   X(plan_winograd, Winograd,                                                                     \
     (const Convolution&, int64_t most_tiles, int64_t threads, bool weight_gradient))             \
@@ -80,12 +85,21 @@
 
 namespace cnn_ext::cpu {
 
+#define CNN_EXT_SLOT(name, result, arguments) result(*name) arguments;
 template <typename T>
 struct Kernels {
-#define CNN_EXT_SLOT(name, result, arguments) result(*name) arguments;
+  CNN_EXT_GEMM_SLOTS(CNN_EXT_SLOT)
   CNN_EXT_KERNEL_SLOTS(CNN_EXT_SLOT)
-#undef CNN_EXT_SLOT
 };
+template <>
+struct Kernels<Pair> {
+  using T = Pair;
+  CNN_EXT_GEMM_SLOTS(CNN_EXT_SLOT)
+  void (*pair_channels)(const Pairing&, int64_t first, int64_t last);
+  void (*turn_map)(const BFloat16* from, int64_t from_row, int64_t rows, int64_t columns,
+                   BFloat16* to, int64_t to_row);
+};
+#undef CNN_EXT_SLOT
 
 namespace scalar {
 template <typename T>
@@ -99,15 +113,30 @@ namespace avx512 {
 template <typename T>
 const Kernels<T>& kernels();
 }
+namespace avx512_bf16 {
+const Kernels<Pair>& kernels();
+}
 
 // The kernels of the capability in use; T is float or double.
 template <typename T>
 const Kernels<T>& kernels() {
 #if defined(__x86_64__)
-  if (capability() == Capability::avx512) return avx512::kernels<T>();
+  if (capability() >= Capability::avx512) return avx512::kernels<T>();
   if (capability() == Capability::avx2) return avx2::kernels<T>();
 #endif
   return scalar::kernels<T>();
+}
+
+// Whether the processor multiplies bfloat16; only then there are kernels of its pairs.
+inline bool multiplies_bfloat16() { return capability() >= Capability::avx512_bf16; }
+
+template <>
+inline const Kernels<Pair>& kernels<Pair>() {
+#if defined(__x86_64__)
+  return avx512_bf16::kernels();
+#else
+  std::abort();
+#endif
 }
 
 }  // namespace cnn_ext::cpu

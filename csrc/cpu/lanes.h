@@ -24,7 +24,7 @@ inline void exchange_blocks(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, Lan
 template <typename T, int Step>
 inline void exchange_blocks(Vec<T>* rows) {
   constexpr int kLanes = Vec<T>::kLanes;
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (int i = 0; i < kLanes; ++i) {
     if ((i & Step) == 0) {
       exchange_blocks<T, Step>(rows[i], rows[i + Step], std::make_integer_sequence<int, kLanes>());
@@ -40,6 +40,7 @@ inline void transpose_square(Vec<T>* rows) {
   if constexpr (kLanes > 2) exchange_blocks<T, 2>(rows);
   if constexpr (kLanes > 4) exchange_blocks<T, 4>(rows);
   if constexpr (kLanes > 8) exchange_blocks<T, 8>(rows);
+  if constexpr (kLanes > 16) exchange_blocks<T, 16>(rows);
 }
 
 template <typename T, int... Lane>
@@ -120,11 +121,11 @@ inline void gather_lanes(const T* from, int64_t lane_stride, int64_t lanes, int6
     const int64_t here = count - j < kLanes ? count - j : kLanes;
     V rows[kLanes];
     if (here == kLanes && lanes == kLanes) {
-#pragma GCC unroll 16
+#pragma GCC unroll 32
       for (int lane = 0; lane < kLanes; ++lane) rows[lane] = V::load(from + lane * lane_stride + j);
     } else {
       const auto mask = V::Mask::range(0, here);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
       for (int lane = 0; lane < kLanes; ++lane) {
         rows[lane] = lane < lanes ? V::load(from + lane * lane_stride + j, mask) : V::zero();
       }
@@ -133,13 +134,13 @@ inline void gather_lanes(const T* from, int64_t lane_stride, int64_t lanes, int6
     T* cell = to + j * to_step;
     if (Exact && lanes < kLanes) {
       const auto written = V::Mask::range(0, lanes);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
       for (int i = 0; i < kLanes; ++i) {
         if (i < here) rows[i].store(cell + i * to_step, written);
       }
       continue;
     }
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (int i = 0; i < kLanes; ++i) {
       if (i < here) rows[i].store(cell + i * to_step);
     }
@@ -172,17 +173,17 @@ inline void scatter_lanes(const T* from, int64_t from_step, int64_t count, T* to
     const int64_t here = count - j < kLanes ? count - j : kLanes;
     V rows[kLanes];
     const T* cell = from + j * from_step;
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (int i = 0; i < kLanes; ++i) {
       rows[i] = i < here ? V::load(cell + i * from_step) : V::zero();
     }
     transpose_square(rows);
     if (here == kLanes && lanes == kLanes) {
-#pragma GCC unroll 16
+#pragma GCC unroll 32
       for (int lane = 0; lane < kLanes; ++lane) rows[lane].store(to + lane * lane_stride + j);
     } else {
       const auto mask = V::Mask::range(0, here);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
       for (int lane = 0; lane < kLanes; ++lane) {
         if (lane < lanes) rows[lane].store(to + lane * lane_stride + j, mask);
       }

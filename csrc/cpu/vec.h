@@ -40,13 +40,13 @@ struct Vec {
   Vec fused_add(Vec a, Vec b) const { return {lanes + a.lanes * b.lanes}; }
 };
 
-#if CNN_EXT_VECTOR_BYTES == 64
+#if CNN_EXT_VECTOR_BYTES == 64  // as many lanes as bits at most
 
 template <typename T>
 struct Vec<T>::Mask {
   uint32_t bits;
   static Mask range(int64_t first, int64_t last) {
-    return {((1u << last) - 1u) & ~((1u << first) - 1u)};
+    return {static_cast<uint32_t>((uint64_t{1} << last) - (uint64_t{1} << first))};
   }
 };
 template <>
@@ -56,6 +56,23 @@ inline Vec<float> Vec<float>::load(const float* from, Mask mask) {
 template <>
 inline void Vec<float>::store(float* to, Mask mask) const {
   _mm512_mask_storeu_ps(to, static_cast<__mmask16>(mask.bits), reinterpret_cast<__m512>(lanes));
+}
+template <>
+inline Vec<Pair> Vec<Pair>::load(const Pair* from, Mask mask) {
+  return {
+      reinterpret_cast<Lanes>(_mm512_maskz_loadu_epi32(static_cast<__mmask16>(mask.bits), from))};
+}
+template <>
+inline Vec<BFloat16> Vec<BFloat16>::load(const BFloat16* from, Mask mask) {
+  return {reinterpret_cast<Lanes>(_mm512_maskz_loadu_epi16(mask.bits, from))};
+}
+template <>
+inline void Vec<BFloat16>::store(BFloat16* to, Mask mask) const {
+  _mm512_mask_storeu_epi16(to, mask.bits, reinterpret_cast<__m512i>(lanes));
+}
+template <>
+inline void Vec<Pair>::store(Pair* to, Mask mask) const {
+  _mm512_mask_storeu_epi32(to, static_cast<__mmask16>(mask.bits), reinterpret_cast<__m512i>(lanes));
 }
 template <>
 inline Vec<double> Vec<double>::load(const double* from, Mask mask) {
@@ -104,6 +121,56 @@ inline void Vec<T>::store(T* to, Mask mask) const {
   for (int i = 0; i < kLanes; ++i) {
     if (i >= mask.first && i < mask.last) to[i] = lanes[i];
   }
+}
+
+#endif
+
+// sum + a * b, or of pairs sum + both products.
+template <typename T>
+inline Vec<T> add_product(Vec<T> sum, Vec<T> a, Vec<T> b) {
+  return sum.fused_add(a, b);
+}
+
+// To memory, as what it is stored as there.
+template <typename T>
+inline void put(Vec<T> v, T* to) {
+  v.store(to);
+}
+template <typename T>
+inline void put(Vec<T> v, T* to, typename Vec<T>::Mask mask) {
+  v.store(to, mask);
+}
+template <typename T>
+inline void put(T value, T* to) {
+  *to = value;
+}
+
+#if defined(CNN_EXT_BFLOAT16)
+
+// As a float: bits that come by the integer instruction reach the multiplication later.
+template <>
+inline Vec<Pair> Vec<Pair>::broadcast(Pair value) {
+  float bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return {reinterpret_cast<Lanes>(_mm512_set1_ps(bits))};
+}
+
+inline Vec<float> add_product(Vec<float> sum, Vec<Pair> a, Vec<Pair> b) {
+  return {reinterpret_cast<Vec<float>::Lanes>(
+      _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum.lanes), reinterpret_cast<__m512bh>(a.lanes),
+                       reinterpret_cast<__m512bh>(b.lanes)))};
+}
+inline __m256i rounded(Vec<float> v) {
+  return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(v.lanes)));
+}
+inline void put(Vec<float> v, BFloat16* to) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded(v));
+}
+inline void put(Vec<float> v, BFloat16* to, Vec<float>::Mask mask) {
+  _mm256_mask_storeu_epi16(to, static_cast<__mmask16>(mask.bits), rounded(v));
+}
+inline void put(float value, BFloat16* to) {
+  put(Vec<float>::broadcast(value), to, Vec<float>::Mask::range(0, 1));
 }
 
 #endif

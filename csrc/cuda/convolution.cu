@@ -198,6 +198,7 @@ void forward(bool direct_kernel, const Convolution& c, const T* input, const T* 
 template <typename T>
 void input_gradient(bool direct_kernel, const Convolution& c, const T* grad_output, const T* weight,
                     T* grad_input, const Tensor& result) {
+  if (!phases_cover(c)) result.zero_();
   input_gradient_by_phases<T>(c, grad_output, weight, grad_input, result,
                               [&](const Convolution& phase, const auto&... rest) {
                                 forward<T>(direct_kernel, phase, rest...);

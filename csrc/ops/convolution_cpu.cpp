@@ -8,6 +8,8 @@
 
 #include "../cpu/kernels.h"
 #include "convolution.h"
+#include "convolution_bfloat16.h"
+#include "convolution_gemm.h"
 #include "convolution_shape.h"
 #include "memory.h"
 
@@ -15,126 +17,6 @@ namespace cnn_ext {
 namespace {
 
 using cpu::kSpatial;
-
-// An equal convolution with fewer taps and more channels, where memory allows: a tap along an axis
-// whose windows never touch padding is a channel by another name. A filter as large as its input
-// becomes a matrix product, and an image of one channel gets rows of channels to copy. Windows that
-// overlap may be read so, but not written: `written` is for the input gradient.
-cpu::Convolution merge_taps_into_channels(cpu::Convolution c, bool written) {
-  const auto foldable = [&](int axis) {
-    const int64_t extent = (c.filter[axis] - 1) * c.dilation[axis] + 1;
-    const bool inside =
-        c.padding[axis] == 0 && (c.out[axis] - 1) * c.stride[axis] + extent <= c.in[axis];
-    const bool whole = c.out[axis] == 1 && c.filter[axis] == c.in[axis] && c.dilation[axis] == 1;
-    return c.filter[axis] > 1 && inside && (whole || !written);
-  };
-  const auto fold = [&](int axis, int64_t input_step, int64_t weight_step) {
-    c.C *= c.filter[axis];
-    c.input.c = input_step;
-    c.weight.c = weight_step;
-    c.in[axis] = (c.out[axis] - 1) * c.stride[axis] + 1;
-    c.filter[axis] = 1;
-  };
-  for (int axis = 0; axis < kSpatial; ++axis) {  // taps inside channels, as in NCHW
-    const int64_t step = c.dilation[axis] * c.input.spatial[axis];
-    const int64_t weight_step = c.weight.spatial[axis], F = c.filter[axis];
-    if (foldable(axis) && c.C > 1 && c.input.c == F * step && c.weight.c == F * weight_step) {
-      fold(axis, step, weight_step);
-    }
-  }
-  for (int axis = kSpatial - 1; axis >= 0; --axis) {  // channels inside taps, as in channels_last
-    const int64_t step = c.dilation[axis] * c.input.spatial[axis];
-    const int64_t weight_step = c.weight.spatial[axis];
-    if (!foldable(axis)) continue;
-    if (c.C == 1) {
-      fold(axis, step, weight_step);
-    } else if (step == c.C * c.input.c && weight_step == c.C * c.weight.c) {
-      fold(axis, c.input.c, c.weight.c);
-    }
-  }
-  return c;
-}
-
-// Once no taps are left, pixels that lie evenly in memory are one long row, across images too.
-cpu::Convolution merge_pixels(cpu::Convolution c, bool written) {
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    const bool inside = c.padding[axis] == 0 && (c.out[axis] - 1) * c.stride[axis] < c.in[axis];
-    const bool whole = c.stride[axis] == 1 && c.in[axis] == c.out[axis];
-    if (c.filter[axis] != 1 || !inside || (written && !whole)) return c;
-  }
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    c.in[axis] = c.out[axis];
-    c.input.spatial[axis] *= c.stride[axis];
-    c.stride[axis] = 1;
-  }
-  // Each axis swallows the one outside it; the batch is outermost.
-  for (int inner = kSpatial - 1; inner >= 0; --inner) {
-    for (int outer = inner - 1; outer >= -1; --outer) {
-      int64_t& count = outer < 0 ? c.N : c.out[outer];
-      const int64_t input_step = outer < 0 ? c.input.n : c.input.spatial[outer];
-      const int64_t output_step = outer < 0 ? c.output.n : c.output.spatial[outer];
-      if (count == 1) continue;
-      if (c.out[inner] == 1) {
-        c.input.spatial[inner] = input_step;
-        c.output.spatial[inner] = output_step;
-      } else if (input_step != c.out[inner] * c.input.spatial[inner] ||
-                 output_step != c.out[inner] * c.output.spatial[inner]) {
-        break;
-      }
-      c.in[inner] = c.out[inner] *= count;
-      count = 1;
-      if (outer >= 0) c.in[outer] = 1;
-    }
-  }
-  return c;
-}
-
-// The same convolution as its kernels like it best. `written`: its input is what they write.
-cpu::Convolution simplify(const cpu::Convolution& c, bool written) {
-  return merge_pixels(merge_taps_into_channels(c, written), written);
-}
-
-// Waking a thread costs about as much as this many multiplications and additions.
-constexpr double kOperationsPerThread = 5e5;
-
-int64_t threads_for(const cpu::Convolution& c) {
-  const double operations = 2.0 * c.pixels() * c.G * c.K * c.reduction();
-  const double worth = std::max(1.0, operations / kOperationsPerThread);
-  return static_cast<int64_t>(std::min<double>(at::get_num_threads(), worth));
-}
-
-// Runs task(first, last, workspace of this thread) over 0 <= i < tasks on at most `threads`
-// threads.
-template <typename T, typename Task>
-void run_tasks(int64_t tasks, int64_t threads, int64_t workspace_size, const Tensor& like,
-               const Task& task) {
-  const int64_t each = (workspace_size + 15) / 16 * 16;
-  const Tensor workspace = at::empty({threads * each}, like.options());
-  T* const base = workspace.mutable_data_ptr<T>();
-  const int64_t grain = (tasks + threads - 1) / threads;
-  at::parallel_for(0, tasks, std::max<int64_t>(grain, 1), [&](int64_t first, int64_t last) {
-    task(first, last, base + at::get_thread_num() * each);
-  });
-}
-
-template <typename T>
-void implicit_gemm(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
-                   T* output, const Tensor& like) {
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const int64_t threads = threads_for(shape);
-  const cpu::Blocking cut = kernels.plan_forward(shape, bias != nullptr, threads);
-  const Tensor packed = at::empty({kernels.packed_size(shape, cut)}, like.options());
-  const cpu::ConvolutionForward<T> p{shape, cut, input, weight, bias, packed.mutable_data_ptr<T>(),
-                                     output};
-  const int64_t panels = shape.G * cut.panels;
-  const int64_t panels_worth_a_thread = 1 + 32768 / (cut.panel * cut.block * cut.blocks);
-  at::parallel_for(0, panels, std::max((panels + threads - 1) / threads, panels_worth_a_thread),
-                   [&](int64_t first, int64_t last) { kernels.pack_all_filters(p, first, last); });
-  run_tasks<T>(cut.tasks(shape.G), threads, kernels.forward_workspace(cut), like,
-               [&](int64_t first, int64_t last, T* workspace) {
-                 kernels.convolve(p, first, last, workspace);
-               });
-}
 
 // The forward pass or, where `gradient`, that of the input: `input` is then the gradient of the
 // output, and `output` that of the input.
@@ -455,44 +337,6 @@ void winograd_weight_gradient_by_phases(const cpu::Convolution& shape, const T* 
   });
 }
 
-// A weight gradient whose tasks share out its sum: each part a result of its own, added in order.
-struct Parts {
-  const Tensor& result;
-  Tensor parts;
-
-  Parts(const Tensor& of, int64_t count) : result(of) {
-    if (count > 1) {
-      parts = at::empty({count * of.numel()}, of.options())
-                  .as_strided({count, of.numel()}, {of.numel(), 1});
-    }
-  }
-  template <typename T>
-  T* data() const {
-    return (parts.defined() ? parts : result).mutable_data_ptr<T>();
-  }
-  void add() const {
-    if (!parts.defined()) return;
-    Tensor flat = result.as_strided({result.numel()}, {1});
-    at::sum_out(flat, parts, 0);
-  }
-};
-
-template <typename T>
-void implicit_gemm_weight_gradient(const cpu::Convolution& shape, const T* grad_output,
-                                   const T* input, const Tensor& result) {
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const int64_t threads = threads_for(shape);
-  const cpu::GradientBlocking cut = kernels.plan_weight_gradient(shape, threads);
-  const Parts parts(result, cut.splits);
-  const cpu::ConvolutionWeightGradient<T> p{shape,           cut,           input, grad_output,
-                                            parts.data<T>(), result.numel()};
-  run_tasks<T>(cut.tasks(shape.G), threads, kernels.weight_gradient_workspace(cut), result,
-               [&](int64_t first, int64_t last, T* workspace) {
-                 kernels.weight_gradient(p, first, last, workspace);
-               });
-  parts.add();
-}
-
 template <typename T>
 void depthwise_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
                                const Tensor& result) {
@@ -659,6 +503,7 @@ template <typename T>
 void input_gradient(std::optional<Algorithm> named, const cpu::Convolution& shape,
                     const T* grad_output, const T* weight, T* grad_input, const Tensor& result) {
   const auto by_phases = [&](const cpu::Convolution& whole) {
+    if (!phases_cover(whole)) result.zero_();
     input_gradient_by_phases<T>(whole, grad_output, weight, grad_input, result,
                                 [&](const cpu::Convolution& phase, const auto&... rest) {
                                   forward<T>(named, phase, rest...);
@@ -691,7 +536,7 @@ void weight_gradient(std::optional<Algorithm> named, const cpu::Convolution& sha
                  ? winograd_weight_gradient(shape, grad_output, input, result)
                  : winograd_weight_gradient_by_phases(shape, grad_output, input, result);
     default:
-      return implicit_gemm_weight_gradient(simplify(shape, false), grad_output, input, result);
+      return implicit_gemm_weight_gradient<T>(simplify(shape, false), grad_output, input, result);
   }
 }
 
@@ -699,13 +544,29 @@ void weight_gradient(std::optional<Algorithm> named, const cpu::Convolution& sha
 // The three operations
 // ---------------------------------------------------------------------------------------------
 
-// Other dtypes, by the real kernels: bfloat16 and float16 are computed in float32 and rounded once,
-// complex is four real products.
 bool has_kernels(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kDouble; }
 
-template <typename Bilinear>
-Tensor by_real_kernels(const Tensor& a, const Tensor& b, const Bilinear& f) {
-  return a.is_complex() ? by_real_parts(a, b, f) : f(a.to(at::kFloat), b.to(at::kFloat));
+// f(images, of the result likewise) for some images at a time, so many that these and theirs of the
+// result have at most `memory` elements for each thread, unless one has more.
+template <typename F>
+void each_images(const Tensor& input, const Tensor& result, int64_t memory, const F& f) {
+  const int64_t N = input.size(0);
+  const int64_t image = (input.numel() + result.numel()) / N;
+  const int64_t images = std::clamp<int64_t>(at::get_num_threads() * memory / image, 1, N);
+  for (int64_t first = 0; first < N; first += images) {
+    const int64_t here = std::min(images, N - first);
+    f(input.narrow(0, first, here), result.narrow(0, first, here));
+  }
+}
+
+constexpr int64_t kRoundedMemory = 1 << 21;  // elements in float32
+
+// result = f(input) in float32, rounded once: for float16, and for bfloat16 where it is not
+// multiplied as it is.
+template <typename F>
+void in_float32(const Tensor& input, const Tensor& result, const F& f) {
+  each_images(input, result, kRoundedMemory,
+              [&](const Tensor& from, const Tensor& to) { to.copy_(f(from.to(at::kFloat))); });
 }
 
 // What the filters of a group, transformed, are as a tensor. Every instruction set has a layout and
@@ -724,6 +585,66 @@ const T* frozen_filters(const std::optional<Tensor>& filters, const cpu::Convolu
   return filters->const_data_ptr<T>();
 }
 
+// ---------------------------------------------------------------------------------------------
+// Small maps in NCHW, turned to channels_last and back
+// ---------------------------------------------------------------------------------------------
+
+bool turns(const Tensor& operand, std::optional<Algorithm> named, const cpu::Convolution& shape) {
+  const auto dtype = operand.scalar_type();
+  const bool bfloat16 = dtype == at::kBFloat16 && cpu::multiplies_bfloat16();
+  if (!has_kernels(dtype) && !bfloat16) return false;
+  if (operand.dim() == 5 && dtype == at::kDouble) return false;  // results are never channels_last
+  const auto chosen = named.has_value() ? *named
+                      : bfloat16        ? cpu::choose_bfloat16(shape)
+                                        : cpu::choose(shape, dtype == at::kFloat);
+  return chosen == Algorithm::implicit_gemm && cpu::turning_pays(shape);
+}
+
+// Between maps (N, rows, columns) and (N, columns, rows), each map dense.
+template <typename T, typename Turn>
+void turn_maps(const Tensor& from, const Tensor& to, int64_t rows, int64_t columns,
+               const Turn& turn) {
+  constexpr int64_t kRows = 64;  // for a task
+  const T* const source = reinterpret_cast<const T*>(from.const_data_ptr());
+  T* const target = reinterpret_cast<T*>(to.mutable_data_ptr());
+  const int64_t stretches = cpu::divide_up(rows, kRows);
+  at::parallel_for(0, from.size(0) * stretches, std::max<int64_t>(1, 65536 / (kRows * columns)),
+                   [&](int64_t first, int64_t last) {
+                     for (int64_t i = first; i < last; ++i) {
+                       const int64_t n = i / stretches, row = i % stretches * kRows;
+                       turn(source + n * from.stride(0) + row * columns, columns,
+                            std::min(kRows, rows - row), columns, target + n * to.stride(0) + row,
+                            rows);
+                     }
+                   });
+}
+
+void turn_maps(const Tensor& from, const Tensor& to, int64_t rows, int64_t columns) {
+  if (from.scalar_type() == at::kBFloat16) {
+    return turn_maps<cpu::BFloat16>(from, to, rows, columns, cpu::kernels<cpu::Pair>().turn_map);
+  }
+  AT_DISPATCH_FLOATING_TYPES(from.scalar_type(), "convolution", [&] {
+    turn_maps<scalar_t>(from, to, rows, columns, cpu::kernels<scalar_t>().turn_map);
+  });
+}
+
+constexpr int64_t kTurnMemory = 1 << 20;  // elements
+
+// result = f(input), where f takes and returns channels_last.
+template <typename F>
+void turned(const Tensor& input, const Tensor& result, const F& f) {
+  const auto format =
+      input.dim() == 5 ? at::MemoryFormat::ChannelsLast3d : at::MemoryFormat::ChannelsLast;
+  each_images(input, result, kTurnMemory, [&](const Tensor& from, const Tensor& to) {
+    const int64_t N = from.size(0), C = from.size(1), K = to.size(1);
+    const Tensor some = at::empty(from.sizes(), from.options().memory_format(format));
+    turn_maps(from, some, C, from.numel() / N / C);
+    const Tensor result_of_some = f(some);
+    TORCH_INTERNAL_ASSERT(result_of_some.is_contiguous(format));
+    turn_maps(result_of_some, to, to.numel() / N / K, K);
+  });
+}
+
 Tensor convolve(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                 const std::optional<Tensor>& filters, SymIntArrayRef stride, SymIntArrayRef padding,
                 SymIntArrayRef dilation, SymInt groups, bool relu, c10::string_view algorithm) {
@@ -734,21 +655,40 @@ Tensor convolve(const Tensor& input, const Tensor& weight, const std::optional<T
   if (output.numel() == 0) return output;
   with_huge_pages(output);
 
-  if (!has_kernels(input.scalar_type())) {
-    Tensor result = by_real_kernels(input, weight, [&](const Tensor& x, const Tensor& w) {
-      return convolve(x, w, std::nullopt, filters, stride, padding, dilation, groups, false,
-                      algorithm);
+  auto shape = describe(input, weight, output, p);
+  shape.relu = relu;
+  if (weight.numel() != 0 && turns(input, named, shape)) {
+    turned(input, output, [&](const Tensor& x) {
+      return convolve(x, weight, bias, filters, stride, padding, dilation, groups, relu,
+                      "implicit_gemm");
     });
-    add_bias(result, bias);
-    return output.copy_(relu ? result.relu_() : result);
+    return output;
+  }
+  if (weight.numel() != 0 && bfloat16_serves(input, named, shape)) {
+    convolution_bfloat16(shape, input, weight, bias, output);
+    return output;
+  }
+  if (!has_kernels(input.scalar_type())) {
+    if (input.is_complex()) {
+      Tensor result = by_real_parts(input, weight, [&](const Tensor& x, const Tensor& w) {
+        return convolve(x, w, std::nullopt, filters, stride, padding, dilation, groups, false,
+                        algorithm);
+      });
+      return output.copy_(add_bias(result, bias));
+    }
+    const Tensor w = weight.to(at::kFloat);
+    std::optional<Tensor> b;
+    if (bias.has_value()) b = bias->to(at::kFloat);
+    in_float32(input, output, [&](const Tensor& x) {
+      return convolve(x, w, b, filters, stride, padding, dilation, groups, relu, algorithm);
+    });
+    return output;
   }
   if (named == Algorithm::im2col || weight.numel() == 0) {
     im2col_convolution(input, weight, bias, p, output);
     return relu ? output.relu_() : output;
   }
 
-  auto shape = describe(input, weight, output, p);
-  shape.relu = relu;
   const Tensor packed_bias = bias.has_value() ? bias->contiguous() : Tensor();
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "convolution", [&] {
     const auto x = input.const_data_ptr<scalar_t>();
@@ -843,12 +783,29 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
   if (grad_input.numel() == 0) return grad_input;
   with_huge_pages(grad_input);
   if (weight.numel() == 0) return grad_input.zero_();
+  const auto shape = describe(grad_input, weight, grad_output, p);
+  const auto gradient = [&](const Tensor& g, const Tensor& w, c10::string_view way) {
+    c10::SymDimVector size(input_size.begin(), input_size.end());  // of some images
+    size[0] = g.sym_size(0);
+    return convolution_input_gradient_cpu(g, w, size, stride, padding, dilation, groups, way);
+  };
+  if (turns(weight, named, shape)) {
+    turned(grad_output, grad_input,
+           [&](const Tensor& g) { return gradient(g, weight, "implicit_gemm"); });
+    return grad_input;
+  }
+  if (bfloat16_serves(weight, named, shape)) {
+    input_gradient_bfloat16(shape, grad_output, weight, grad_input);
+    return grad_input;
+  }
   if (!has_kernels(weight.scalar_type())) {
-    return grad_input.copy_(
-        by_real_kernels(grad_output, weight, [&](const Tensor& g, const Tensor& w) {
-          return convolution_input_gradient_cpu(g, w, input_size, stride, padding, dilation, groups,
-                                                algorithm);
-        }));
+    const auto in_real = [&](const Tensor& g, const Tensor& w) {
+      return gradient(g, w, algorithm);
+    };
+    if (weight.is_complex()) return grad_input.copy_(by_real_parts(grad_output, weight, in_real));
+    const Tensor w = weight.to(at::kFloat);
+    in_float32(grad_output, grad_input, [&](const Tensor& g) { return in_real(g, w); });
+    return grad_input;
   }
 
   if (named == Algorithm::im2col) {
@@ -856,7 +813,6 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
     return grad_input;
   }
 
-  const auto shape = describe(grad_input, weight, grad_output, p);
   AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), op, [&] {
     const auto g = grad_output.const_data_ptr<scalar_t>();
     const auto w = weight.const_data_ptr<scalar_t>();
@@ -877,12 +833,23 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   const auto named = named_algorithm(op, algorithm, weight_size, p);
   if (grad_weight.numel() == 0) return grad_weight;
   if (grad_output.numel() == 0) return grad_weight.zero_();
+  const auto shape = describe(input, grad_weight, grad_output, p);
+  if (bfloat16_serves(input, named, shape, true)) {
+    weight_gradient_bfloat16(shape, grad_output, input, grad_weight);
+    return grad_weight;
+  }
   if (!has_kernels(input.scalar_type())) {
-    return grad_weight.copy_(
-        by_real_kernels(grad_output, input, [&](const Tensor& g, const Tensor& x) {
-          return convolution_weight_gradient_cpu(g, x, weight_size, stride, padding, dilation,
-                                                 groups, algorithm);
-        }));
+    const auto gradient = [&](const Tensor& g, const Tensor& x) {
+      return convolution_weight_gradient_cpu(g, x, weight_size, stride, padding, dilation, groups,
+                                             algorithm);
+    };
+    if (input.is_complex()) return grad_weight.copy_(by_real_parts(grad_output, input, gradient));
+    Tensor sum;
+    each_images(input, grad_output, kRoundedMemory, [&](const Tensor& x, const Tensor& g) {
+      const Tensor part = gradient(g.to(at::kFloat), x.to(at::kFloat));
+      sum = sum.defined() ? sum.add_(part) : part;
+    });
+    return grad_weight.copy_(sum);
   }
 
   if (named == Algorithm::im2col) {
@@ -890,7 +857,6 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
     return grad_weight;
   }
 
-  const auto shape = describe(input, grad_weight, grad_output, p);
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), op, [&] {
     const auto g = grad_output.const_data_ptr<scalar_t>();
     const auto x = input.const_data_ptr<scalar_t>();

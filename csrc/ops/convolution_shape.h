@@ -158,17 +158,19 @@ inline Phase input_gradient_phase(const cpu::Convolution& c, int axis, int64_t p
 
 // The input gradient is a convolution of grad_output with the filters flipped and their two
 // channel axes exchanged; where the forward pass strides, one such convolution for each phase.
-template <typename T, typename Forward>
-void input_gradient_by_phases(const cpu::Convolution& c, const T* grad_output, const T* weight,
-                              T* grad_input, const Tensor& result, const Forward& forward) {
-  bool covered = true;
+// `phases_cover` says whether these write every cell of the result.
+inline bool phases_cover(const cpu::Convolution& c) {
   for (int axis = 0; axis < cpu::kSpatial; ++axis) {
     for (int64_t phase = 0; phase < c.stride[axis]; ++phase) {
-      covered = covered && input_gradient_phase(c, axis, phase).taps > 0;
+      if (input_gradient_phase(c, axis, phase).taps == 0) return false;
     }
   }
-  if (!covered) result.zero_();
+  return true;
+}
 
+template <typename T, typename R, typename Forward>
+void input_gradient_by_phases(const cpu::Convolution& c, const T* grad_output, const T* weight,
+                              R* grad_input, const Tensor& result, const Forward& forward) {
   const int64_t phases = c.stride[0] * c.stride[1] * c.stride[2];
   for (int64_t index = 0; index < phases; ++index) {
     cpu::Convolution g = c;
@@ -179,7 +181,7 @@ void input_gradient_by_phases(const cpu::Convolution& c, const T* grad_output, c
     g.weight.k = c.weight.c;
     g.weight.c = c.weight.k;
     const T* filter = weight;
-    T* cells = grad_input;
+    R* cells = grad_input;
     bool empty = false;
     int64_t rest = index;
     for (int axis = cpu::kSpatial - 1; axis >= 0; --axis) {

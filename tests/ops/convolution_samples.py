@@ -131,6 +131,8 @@ SAMPLES = [
     Sample("signal dilated", 2, 3, 8, (31,), (3,), dilation=5, groups=1),
     Sample("volume", 2, 3, 4, (5, 6, 7), (3, 2, 3), stride=(2, 1, 2), padding=1),
     Sample("volume, large", 2, 5, 20, (6, 29, 28), (3, 3, 3), padding=(2, 1, 1)),
+    Sample("small maps", 3, 18, 20, (14, 13), (3, 3), stride=2, padding=1),
+    Sample("small maps, volume", 2, 17, 16, (3, 5, 4), (2, 3, 1), padding=(1, 1, 0)),
     Sample("empty batch", 0, 3, 4, (6, 6), (3, 3), padding=1),
 ]
 VOLUMES = ("volume", "volume, large", "tubelets", "tubelets of many channels")
@@ -157,7 +159,19 @@ LAYOUTS = [
     )
     for layout in ("channels_last", "sliced", "transposed", "expanded", "overlapping")
 ] + [replace(s, layout="channels_last_3d") for s in SAMPLES if s.name in VOLUMES]
+# Read where they lie, or not, where the cache would hold few of them.
+LAYOUTS += [
+    Sample(f"pointwise, {C} channels", 1, C, 20, (9, 8), (1, 1), layout="channels_last")
+    for C in (512, 1024)
+]
 ALL = SAMPLES + LAYOUTS
+
+# Some images at a time: turned to channels_last, paired, or in float32.
+IN_PARTS = [
+    Sample("small maps, many", 420, 34, 33, (14, 15), (1, 1)),
+    Sample("large maps of odd channels", 5, 17, 8, (150, 160), (3, 3), padding=1),
+    Sample("uncovered", 5, 5, 3, (310, 301), (2, 3), stride=3),
+]
 
 DEPTHWISE = [
     s for s in [*ALL, *(replace(s, layout="channels_last") for s in SAMPLES if s.axes == 2)]

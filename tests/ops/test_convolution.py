@@ -15,6 +15,7 @@ from tests.ops.convolution_samples import (
     ALL,
     DEPTHWISE,
     DIRECT,
+    IN_PARTS,
     SMALL,
     WINOGRAD,
     WINOGRAD_STRIDED,
@@ -109,6 +110,21 @@ def test_every_instruction_set_gives_the_same(sample, dtype, algorithm, cpu_capa
     assert_all_three_are_torchs(sample, dtype, algorithm)
 
 
+@by_name
+@pytest.mark.parametrize("algorithm", ["implicit_gemm", "auto"])
+@pytest.mark.parametrize("cpu_capability", ["avx2", "avx512", "avx512_bf16"], indirect=True)
+def test_bfloat16_with_and_without_instructions_of_its_own(sample, algorithm, cpu_capability):
+    assert_all_three_are_torchs(sample, torch.bfloat16, algorithm)
+
+
+@pytest.mark.parametrize("sample", IN_PARTS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_some_images_at_a_time(sample, dtype, threads):
+    torch.set_num_threads(threads)
+    assert_all_three_are_torchs(sample, dtype, "implicit_gemm")
+
+
 @pytest.mark.parametrize("sample", DIRECT, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_direct_convolution_over_ragged_bands(sample, dtype, cpu_capability):
@@ -198,7 +214,6 @@ LAST = {"memory_format": torch.channels_last}
         ((16, 64, 27, 27), (192, 64, 5, 5), {"padding": 2}, "winograd"),
         ((1, 512, 7, 7), (512, 512, 3, 3), {"padding": 1}, "winograd"),
         ((16, 96, 27, 27), (256, 48, 5, 5), {"padding": 2, "groups": 2}, "winograd"),
-        ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, "dtype": torch.bfloat16}, "winograd"),
         ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, "dtype": torch.float64}, "direct"),
         ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, "stride": 2}, "direct"),
         ((4, 64, 224, 224), (64, 64, 5, 5), {"padding": 1, "stride": 2}, "winograd"),  # by phases
@@ -212,6 +227,9 @@ LAST = {"memory_format": torch.channels_last}
         ((4, 3, 224, 224), (768, 3, 16, 16), {"stride": 16}, "implicit_gemm"),  # no overlap
         ((4, 64, 56, 56), (64, 64, 2, 2), {}, "implicit_gemm"),  # few taps
         ((4, 64, 224, 224), (64, 64, 3, 3), {"stride": 2, **LAST}, "implicit_gemm"),
+        ((4, 64, 31, 31), (64, 64, 3, 3), {"padding": 1, "stride": 2}, "direct"),  # 16 cells to a row
+        ((4, 64, 29, 29), (64, 64, 3, 3), {"padding": 1, "stride": 2}, "implicit_gemm"),  # turned
+        ((4, 15, 29, 29), (64, 15, 3, 3), {"padding": 1, "stride": 2}, "direct"),
         ((4, 3, 224, 224), (64, 3, 3, 3), {"stride": 2, **LAST}, "direct"),
         ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, **LAST}, "winograd"),
         ((4, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "weight_gradient": True}, "implicit_gemm"),
@@ -240,13 +258,38 @@ def test_auto_is_a_function_of_the_shape(input_size, weight_size, geometry, expe
     assert convolution_algorithm(input_size, weight_size, **geometry) == expected
 
 
-def test_auto_is_the_algorithm_that_the_rule_names():
+PAIRED = [  # where the processor multiplies bfloat16
+    ((4, 64, 28, 28), (64, 64, 3, 3), {"padding": 1}, "winograd"),
+    ((16, 64, 27, 27), (192, 64, 5, 5), {"padding": 2}, "implicit_gemm"),  # saves 64 % only
+    ((4, 64, 28, 28), (64, 64, 3, 3), {"padding": 1, "weight_gradient": True}, "implicit_gemm"),
+    ((4, 3, 224, 224), (64, 3, 3, 3), {"padding": 1}, "implicit_gemm"),
+    ((64, 1, 32, 32), (6, 1, 5, 5), {}, "direct"),  # half of each pair would be empty
+    ((4, 64, 56, 56), (64, 4, 3, 3), {"padding": 1, "groups": 16}, "direct"),
+    ((4, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}, "direct"),  # depthwise
+    ((4, 64, 560), (16, 64, 9), {"weight_gradient": True}, "direct"),  # few filters
+    ((4, 64, 560), (64, 64, 9), {"weight_gradient": True}, "implicit_gemm"),
+]
+
+
+@pytest.mark.parametrize(("input_size", "weight_size", "geometry", "expected"), PAIRED)
+@pytest.mark.parametrize("cpu_capability", ["avx512", "avx512_bf16"], indirect=True)
+def test_auto_of_bfloat16(input_size, weight_size, geometry, expected, cpu_capability):
+    if cpu_capability == "avx512":
+        expected = convolution_algorithm(input_size, weight_size, **geometry)
+    ours = convolution_algorithm(input_size, weight_size, **geometry, dtype=torch.bfloat16)
+    assert ours == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_auto_is_the_algorithm_that_the_rule_names(dtype):
     for sample in ALL:
-        input, weight, bias = sample.tensors(torch.float32)
+        input, weight, bias = sample.tensors(dtype)
         if sample.N == 0:
             continue
         last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.dim())
-        known = {"memory_format": last} if sample.layout == "channels_last" else {}
+        known = {"dtype": dtype}
+        if sample.layout == "channels_last":
+            known["memory_format"] = last
         named = convolution_algorithm(input.shape, weight.shape, *sample.geometry, **known)
         auto = ops.convolution(input, weight, bias, *sample.arguments, "auto")
         assert torch.equal(auto, ops.convolution(input, weight, bias, *sample.arguments, named)), sample

@@ -123,13 +123,14 @@ inline bool direct_serves(const Convolution& c) {
 
 constexpr int64_t kWinogradChannels = 16;  // fewer fill no vector
 
-// Whether it takes at most two thirds of the direct sum's multiplications: tiles reach over the
-// edges of small maps.
-inline bool winograd_saves(const Convolution& c, const Convolution& served) {
+// Whether it takes at most `part` of the direct sum's multiplications: tiles reach over the edges
+// of small maps.
+inline bool winograd_saves(const Convolution& c, const Convolution& served, double part) {
   if (served.C < kWinogradChannels || served.K < kWinogradChannels) return false;
   Winograd plan{};
   lay_tiles(served, plan);
-  return 3 * kTileCells * plan.tiles() * served.C <= 2 * c.pixels() * c.reduction();
+  const auto direct = static_cast<double>(c.pixels() * c.reduction());
+  return static_cast<double>(kTileCells * plan.tiles() * served.C) <= part * direct;
 }
 
 constexpr int64_t kFewTaps = 4;  // pack as fast as a band is copied
@@ -155,16 +156,51 @@ inline bool direct_weight_gradient_pays(const Convolution& c) {
   return direct_serves(c) && least_band(c) <= kGoodBand;
 }
 
+constexpr int64_t kShortRow = 16;  // pixels: of a vector in float32
+
+inline bool dense_planes(const FeatureMapStrides& s, const int64_t* size) {
+  int64_t step = 1;
+  for (int axis = kSpatial - 1; axis >= 0; step *= size[axis], --axis) {
+    if (size[axis] > 1 && s.spatial[axis] != step) return false;
+  }
+  return s.c == step;
+}
+
+// Whether small maps in NCHW are better turned to channels_last and back: rows that fill no vector
+// are slow to read and to write, channels are not.
+inline bool turning_pays(const Convolution& c) {
+  if (c.G != 1 || c.C < kShortRow || c.K < kShortRow) return false;
+  if (c.in[1] == 1 || c.out[1] == 1 || c.out[2] >= kShortRow || c.in[2] >= 2 * kShortRow) {
+    return false;
+  }
+  return dense_planes(c.input, c.in) && dense_planes(c.output, c.out);
+}
+
 // `single`: float32. Winograd's errors, some three times those of the direct sum, are within what
 // float32 users accept of a convolution, but nobody asks for float64 to lose a digit.
 inline Algorithm choose(const Convolution& c, bool single, bool weight_gradient = false) {
   if (depthwise(c)) return Algorithm::direct;
-  if (single && winograd_serves(c) && winograd_saves(c, c)) return Algorithm::winograd;
-  if (single && winograd_serves_phases(c) && winograd_saves(c, of_phases(c))) {
+  if (single && winograd_serves(c) && winograd_saves(c, c, 2.0 / 3)) return Algorithm::winograd;
+  if (single && winograd_serves_phases(c) && winograd_saves(c, of_phases(c), 2.0 / 3)) {
     return Algorithm::winograd;
   }
-  const bool direct = weight_gradient ? direct_weight_gradient_pays(c) : direct_pays(c);
+  const bool direct =
+      weight_gradient ? direct_weight_gradient_pays(c) : direct_pays(c) && !turning_pays(c);
   return direct ? Algorithm::direct : Algorithm::implicit_gemm;
+}
+
+// Of bfloat16, where the processor multiplies it at twice the rate of float32: implicit GEMM over
+// pairs, or what serves float32. Winograd pays where it saves two thirds of the multiplications,
+// and the others where pairs of channels would be half empty or filters few.
+inline Algorithm choose_bfloat16(const Convolution& c, bool weight_gradient = false) {
+  const Algorithm single = choose(c, true, weight_gradient);
+  if (depthwise(c)) return single;
+  bool pays = c.C == 1 || (c.G > 1 && c.C < kShortRow);
+  if (single == Algorithm::winograd) {
+    pays = winograd_saves(c, winograd_serves(c) ? c : of_phases(c), 1.0 / 3);
+  }
+  if (weight_gradient) pays = c.K < 32;
+  return pays ? single : Algorithm::implicit_gemm;
 }
 
 }  // namespace cnn_ext::cpu

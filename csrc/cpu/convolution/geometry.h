@@ -13,6 +13,32 @@ namespace cnn_ext::cpu {
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
+// bfloat16, as its bits. Processors that multiply it do so two by two: an element of a product is a
+// pair of neighbouring steps of the sum, the first in the lower half, and both products are added
+// to one float32. Kernels copy, pack and turn pairs as they do other elements.
+using BFloat16 = uint16_t;
+using Pair = uint32_t;
+
+// What operands are stored as, what their products are summed in, and what results are stored as.
+template <typename T>
+struct Numbers {
+  using Operand = T;
+  using Sum = T;
+  using Result = T;
+};
+template <>
+struct Numbers<Pair> {
+  using Operand = BFloat16;
+  using Sum = float;
+  using Result = BFloat16;
+};
+template <typename T>
+using Operand = typename Numbers<T>::Operand;
+template <typename T>
+using Sum = typename Numbers<T>::Sum;
+template <typename T>
+using Result = typename Numbers<T>::Result;
+
 constexpr int kSpatial = 3;
 constexpr int64_t kDirectTaps = 64;  // filters up to 8 x 8 have a depthwise kernel
 
@@ -43,6 +69,20 @@ struct Convolution {
   int64_t reduction() const { return C * taps(); }
 };
 
+// A tensor of bfloat16 whose channels are to be paired: its other axes, and memory for the pairs.
+// The last channel of an odd number gets a zero beside it.
+struct Pairing {
+  static constexpr int kAxes = 5;  // the last is the innermost
+  int64_t size[kAxes], from_step[kAxes], to_step[kAxes];
+  int64_t channels, from_channel, to_pair;  // and the steps from channel to channel, pair to pair
+  const BFloat16* from;
+  Pair* to;
+
+  int64_t pairs() const { return divide_up(channels, 2); }
+  // Rows of the innermost axis, of every pair.
+  int64_t rows() const { return pairs() * size[0] * size[1] * size[2] * size[3]; }
+};
+
 // How the product is cut for the micro-kernel; filled by `plan_*` of the kernels in use.
 struct Blocking {
   bool pixels_on_rows;  // whether pixels are rows and filters columns of a tile, or the reverse
@@ -67,9 +107,9 @@ struct ConvolutionForward {
   Blocking blocking;
   const T* input;
   const T* weight;
-  const T* bias;  // (G * K) or null
-  T* packed;      // packed_size elements, 64-byte aligned
-  T* output;
+  const Sum<T>* bias;  // (G * K) or null
+  T* packed;           // packed_size elements, 64-byte aligned
+  Result<T>* output;
 };
 
 // How the weight gradient is cut: each task sums over 1 / splits of the pixels and holds the
@@ -92,9 +132,9 @@ template <typename T>
 struct ConvolutionWeightGradient {
   Convolution shape;  // of the forward pass; `weight` holds the strides of the result
   GradientBlocking blocking;
-  const T* input;
-  const T* grad_output;
-  T* grad_weight;        // one result for each split
+  const Operand<T>* input;  // pairs are made of pixels
+  const Operand<T>* grad_output;
+  Sum<T>* grad_weight;   // one result for each split
   int64_t split_stride;  // from split to split
 };
 

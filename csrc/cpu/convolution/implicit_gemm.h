@@ -8,9 +8,13 @@
 constexpr int64_t kReductionBlock =
     256;                              // entries per block: a packed panel of patches stays in L1
 constexpr int64_t kPixelBlock = 128;  // pixels per task: the packed block stays in L2
+constexpr int64_t kCachePage = 4096;  // bytes
 constexpr int64_t kAccumulators = 128 * 1024;  // elements that a weight-gradient task may hold
 constexpr int64_t kChunk = 360;                // about the root of that
 constexpr int64_t kFiltersInPlace = 64;        // multiplied where they lie by a weight gradient
+
+template <typename T>
+constexpr bool kPairs = std::is_same_v<T, Pair>;
 
 // Whether the pixels are cells of the input, read without padding, in rows of at least `length`, or
 // in one.
@@ -35,6 +39,21 @@ inline int64_t step_of_pixels(const Convolution& shape) {
   return step == 0 ? 1 : step;
 }
 
+// Pixels per task: tiles of `side` of them, about kPixelBlock, and as many tasks to each thread.
+inline int64_t even_pixel_block(int64_t pixels, int64_t tasks_of_a_block, int64_t side,
+                                int64_t threads) {
+  const int64_t most = round_up(kPixelBlock, side);
+  int64_t best = most, least = INT64_MAX;
+  for (int64_t block = most; 3 * block >= 2 * most; block -= side) {
+    const int64_t tasks = divide_up(pixels, block) * tasks_of_a_block;
+    const int64_t longest = divide_up(tasks, threads) * block;
+    if (longest >= least) continue;
+    least = longest;
+    best = block;
+  }
+  return best;
+}
+
 // Cuts a convolution for `threads` threads.
 template <typename T>
 Blocking plan_forward(const Convolution& shape, bool bias, int64_t threads) {
@@ -42,7 +61,9 @@ Blocking plan_forward(const Convolution& shape, bool bias, int64_t threads) {
   Blocking cut{};
   // The columns of a tile are what the output is contiguous in: pixels of a row, or else filters.
   cut.pixels_on_rows = shape.output.c == 1 && (shape.out[2] == 1 || shape.output.spatial[2] != 1);
-  cut.in_place = cut.pixels_on_rows && shape.input.c == 1 && in_rows(shape, 4 * kRows);
+  // Rows that far apart fall on the same lines of the cache.
+  const bool alias = shape.stride[2] * shape.input.spatial[2] * sizeof(T) % kCachePage == 0;
+  cut.in_place = cut.pixels_on_rows && shape.input.c == 1 && in_rows(shape, 4 * kRows) && !alias;
   cut.pixel_step = step_of_pixels(shape);
   // If filters are columns, the bias is added to a finished tile.
   cut.bias_entry = bias && !cut.pixels_on_rows;
@@ -53,7 +74,8 @@ Blocking plan_forward(const Convolution& shape, bool bias, int64_t threads) {
   cut.blocks = cut.reduction == 0 ? 1 : divide_up(cut.reduction, cut.block);
   cut.panel = cut.pixels_on_rows ? kCols : kRows;
   cut.panels = divide_up(shape.K, cut.panel);
-  cut.pixel_block = round_up(kPixelBlock, cut.pixels_on_rows ? kRows : kCols);
+  cut.pixel_block =
+      even_pixel_block(shape.pixels(), shape.G, cut.pixels_on_rows ? kRows : kCols, threads);
   cut.pixel_blocks = divide_up(shape.pixels(), cut.pixel_block);
   // Few pixels: share out the filters as well, or some threads would have nothing to do.
   cut.filter_tasks = divide_up(4 * threads, shape.G * cut.pixel_blocks);
@@ -90,19 +112,40 @@ inline int64_t pixel_offset(const FeatureMapStrides& s, const Run& run) {
   return offset;
 }
 
+// Rows of a finished tile to memory whose columns lie together.
+template <typename T>
+inline void put_rows(const Sum<T>* tile, int64_t rows, int64_t columns, Result<T>* to,
+                     int64_t to_row) {
+  using V = Vec<Sum<T>>;
+  for (int64_t j = 0; j < columns; j += V::kLanes) {
+    const Sum<T>* const from = tile + j;
+    if (columns - j >= V::kLanes) {
+      for (int64_t i = 0; i < rows; ++i) {
+        put(V::load(from + i * Tile<T>::kCols), to + i * to_row + j);
+      }
+      continue;
+    }
+    const auto mask = V::Mask::range(0, columns - j);
+    for (int64_t i = 0; i < rows; ++i) {
+      put(V::load(from + i * Tile<T>::kCols, mask), to + i * to_row + j, mask);
+    }
+  }
+}
+
 // A finished tile whose rows are filters, to the output. runs: those of the tile's pixels.
 template <typename T>
-void store_filters_on_rows(const ConvolutionForward<T>& p, T* output, int64_t k, int64_t rows,
-                           const Run* runs, int64_t count, int64_t column, const T* tile) {
+void store_filters_on_rows(const ConvolutionForward<T>& p, Result<T>* output, int64_t k,
+                           int64_t rows, const Run* runs, int64_t count, int64_t column,
+                           const Sum<T>* tile) {
   const FeatureMapStrides& to = p.shape.output;
   for (const Run* run = runs; run < runs + count; ++run) {
-    T* pixel = output + pixel_offset(to, *run) + k * to.c;
-    const T* from = tile + run->column - column;
+    Result<T>* pixel = output + pixel_offset(to, *run) + k * to.c;
+    const Sum<T>* from = tile + run->column - column;
     if (to.spatial[2] == 1) {
-      copy_rows(from, Tile<T>::kCols, 1, 0, run->length, run->length, rows, pixel, to.c);
+      put_rows<T>(from, rows, run->length, pixel, to.c);
     } else {
       for (int64_t i = 0; i < rows; ++i, pixel += to.c, from += Tile<T>::kCols) {
-        for (int64_t j = 0; j < run->length; ++j) pixel[j * to.spatial[2]] = from[j];
+        for (int64_t j = 0; j < run->length; ++j) put(from[j], pixel + j * to.spatial[2]);
       }
     }
   }
@@ -110,33 +153,39 @@ void store_filters_on_rows(const ConvolutionForward<T>& p, T* output, int64_t k,
 
 // A finished tile whose rows are pixels, to the output: filters k <= i < k + cols.
 template <typename T>
-void store_pixels_on_rows(const ConvolutionForward<T>& p, T* output, int64_t k, int64_t cols,
-                          const Run* runs, int64_t count, const T* tile) {
+void store_pixels_on_rows(const ConvolutionForward<T>& p, Result<T>* output, int64_t k,
+                          int64_t cols, const Run* runs, int64_t count, const Sum<T>* tile) {
   const FeatureMapStrides& to = p.shape.output;
   for (const Run* run = runs; run < runs + count; ++run) {
-    T* pixel = output + pixel_offset(to, *run) + k * to.c;
+    Result<T>* pixel = output + pixel_offset(to, *run) + k * to.c;
     if (to.c == 1) {
-      copy_rows(tile, Tile<T>::kCols, 1, 0, cols, cols, run->length, pixel, to.spatial[2]);
+      put_rows<T>(tile, run->length, cols, pixel, to.spatial[2]);
       tile += run->length * Tile<T>::kCols;
     } else {
       for (int64_t j = 0; j < run->length; ++j, pixel += to.spatial[2], tile += Tile<T>::kCols) {
-        for (int64_t i = 0; i < cols; ++i) pixel[i * to.c] = tile[i];
+        for (int64_t i = 0; i < cols; ++i) put(tile[i], pixel + i * to.c);
       }
     }
   }
 }
 
+// Whether a sum in blocks may grow where its result is stored.
+template <typename T>
+bool sums_in_output(const Blocking& cut) {
+  return cut.blocks == 1 || !kPairs<T>;
+}
+
 // A task whose pixels are read where they lie, in rows: tiles may start at any of them.
 template <typename T>
 void convolve_in_place(const ConvolutionForward<T>& p, int64_t g, const Run* runs, int64_t count,
-                       int64_t panel0, int64_t panel1, T* tiles) {
+                       int64_t panel0, int64_t panel1, Sum<T>* tiles) {
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   const Convolution& shape = p.shape;
   const Blocking& cut = p.blocking;
   const int64_t from_step = shape.stride[2] * shape.input.spatial[2];
   const int64_t to_step = shape.output.spatial[2];
   const T* const input = p.input + g * shape.input.g;
-  T* const output = p.output + g * shape.output.g;
+  Result<T>* const output = p.output + g * shape.output.g;
   for (int64_t block = 0; block < cut.blocks; ++block) {
     const int64_t r0 = block * cut.block;
     const int64_t r1 = r0 + cut.block < cut.reduction ? r0 + cut.block : cut.reduction;
@@ -148,27 +197,37 @@ void convolve_in_place(const ConvolutionForward<T>& p, int64_t g, const Run* run
       const int64_t columns = shape.K - k < kCols ? shape.K - k : kCols;
       // Filters that fill half a tile leave registers for twice the pixels.
       const bool narrow = 2 * columns <= kCols;
-      const bool in_output = columns == kCols || 2 * columns == kCols;
+      const bool whole = columns == kCols || 2 * columns == kCols;
+      const bool in_output = whole && sums_in_output<T>(cut);
       const int64_t rows = narrow ? 2 * kRows : kRows;
-      Finish<T> finish;
+      Finish<Sum<T>> finish;
       finish.row = in_output ? to_step : kCols;
       finish.accumulate = block > 0;
       finish.relu = done && shape.relu;
       if (done && p.bias != nullptr) finish.bias = bias_panel(p, g, panel);
-      const auto product = narrow ? multiply_narrow<T> : multiply<T>;
-      T* const sums = tiles + (cut.blocks == 1 ? 0 : (panel - panel0) * cut.pixel_block * kCols);
+      const auto product = [&](int64_t here, const T* from, auto* tile) {
+        const auto multiply_columns =
+            narrow ? multiply_narrow<T, std::remove_pointer_t<decltype(tile)>>
+                   : multiply<T, false, std::remove_pointer_t<decltype(tile)>>;
+        multiply_columns(here, r1 - r0, from, from_step, filters, kCols, tile, finish);
+      };
+      Sum<T>* const sums =
+          tiles + (cut.blocks == 1 ? 0 : (panel - panel0) * cut.pixel_block * kCols);
       for (const Run* run = runs; run < runs + count; ++run) {
         const T* from = input + r0 + run->n * shape.input.n;
         for (int axis = 0; axis < kSpatial; ++axis) {
           from += run->out[axis] * shape.stride[axis] * shape.input.spatial[axis];
         }
-        T* to = output + k + pixel_offset(shape.output, *run);
+        Result<T>* to = output + k + pixel_offset(shape.output, *run);
         for (int64_t q = 0; q < run->length; q += rows) {
           const int64_t here = run->length - q < rows ? run->length - q : rows;
-          T* const sum = sums + (cut.blocks == 1 ? 0 : (run->column + q) * kCols);
-          T* const tile = in_output ? to : sum;
-          product(here, r1 - r0, from, from_step, filters, kCols, tile, finish);
-          if (done && !in_output) copy_rows(tile, kCols, 1, 0, columns, columns, here, to, to_step);
+          Sum<T>* const sum = sums + (cut.blocks == 1 ? 0 : (run->column + q) * kCols);
+          if (in_output) {
+            product(here, from, to);
+          } else {
+            product(here, from, sum);
+            if (done) put_rows<T>(sum, here, columns, to, to_step);
+          }
           from += rows * from_step;
           to += rows * to_step;
         }
@@ -193,7 +252,7 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
     const int64_t filter_task = task / cut.pixel_blocks % cut.filter_tasks;
     const int64_t g = task / cut.pixel_blocks / cut.filter_tasks;
     const T* input = p.input + g * shape.input.g;
-    T* output = p.output + g * shape.output.g;
+    Result<T>* output = p.output + g * shape.output.g;
 
     const int64_t q0 = pixel_block * cut.pixel_block;
     const int64_t q1 =
@@ -203,11 +262,12 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
     const int64_t boundary = cut.in_place ? cut.pixel_block : pixel_side;
     const int64_t count = cut_runs(shape, q0, q1, boundary, runs);
     if (cut.in_place) {
-      convolve_in_place(p, g, runs, count, panel0, panel1, workspace);
+      convolve_in_place(p, g, runs, count, panel0, panel1, reinterpret_cast<Sum<T>*>(workspace));
       continue;
     }
     T* const patches = workspace;
-    T* const tiles = workspace + round_up(cut.pixel_block * cut.block, 16);
+    Sum<T>* const tiles =
+        reinterpret_cast<Sum<T>*>(workspace + round_up(cut.pixel_block * cut.block, 16));
     const int64_t pixel_panels = divide_up(q1 - q0, pixel_side);
     for (int64_t i = 0, run = 0; i < pixel_panels; ++i) {
       panel_runs[i] = runs + run;
@@ -234,7 +294,7 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
             p.packed + ((g * cut.blocks + block) * cut.panels + panel) * cut.panel * cut.block;
         const int64_t k = panel * cut.panel;
         const int64_t filters_here = shape.K - k < cut.panel ? shape.K - k : cut.panel;
-        Finish<T> finish;
+        Finish<Sum<T>> finish;
         finish.accumulate = block > 0;
         finish.relu = done && shape.relu;
         if (done && p.bias != nullptr && !cut.bias_entry) finish.bias = bias_panel(p, g, panel);
@@ -245,29 +305,34 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
           const Run* run = panel_runs[i];
           const int64_t run_count = panel_runs[i + 1] - run;
           // Whole tiles go to the output at once.
-          T* tile = tiles + index * kRows * kCols;
+          Sum<T>* const tile = tiles + index * kRows * kCols;
           finish.row = kCols;
-          bool in_output = false;
+          bool in_output = sums_in_output<T>(cut);
           if (cut.pixels_on_rows) {
-            in_output = filters_here == kCols && (cut.pixel_step != 0 || run_count == 1);
+            in_output &= filters_here == kCols && (cut.pixel_step != 0 || run_count == 1);
             if (in_output) finish.row = run_count == 1 ? to.spatial[2] : cut.pixel_step;
           } else {
-            in_output = pixels_here == kCols && run_count == 1 && to.spatial[2] == 1;
+            in_output &= pixels_here == kCols && run_count == 1 && to.spatial[2] == 1;
             if (in_output) finish.row = to.c;
           }
-          if (in_output) tile = output + pixel_offset(to, *run) + k * to.c;
+          const auto product = [&](auto* sums) {
+            const T* const pixels = patches + i * pixel_side * cut.block;
+            if (cut.pixels_on_rows) {
+              multiply<T>(pixels_here, r1 - r0, pixels, cut.block, filters, kCols, sums, finish);
+            } else {
+              multiply<T>(filters_here, r1 - r0, filters, cut.block, pixels, kCols, sums, finish);
+            }
+          };
+          if (in_output) {
+            product(output + pixel_offset(to, *run) + k * to.c);
+            continue;
+          }
+          product(tile);
+          if (!done) continue;
           if (cut.pixels_on_rows) {
-            multiply<T>(pixels_here, r1 - r0, patches + i * kRows * cut.block, cut.block, filters,
-                        kCols, tile, finish);
-            if (done && !in_output) {
-              store_pixels_on_rows(p, output, k, filters_here, run, run_count, tile);
-            }
+            store_pixels_on_rows(p, output, k, filters_here, run, run_count, tile);
           } else {
-            multiply<T>(filters_here, r1 - r0, filters, cut.block, patches + i * kCols * cut.block,
-                        kCols, tile, finish);
-            if (done && !in_output) {
-              store_filters_on_rows(p, output, k, filters_here, run, run_count, i * kCols, tile);
-            }
+            store_filters_on_rows(p, output, k, filters_here, run, run_count, i * kCols, tile);
           }
         }
       }
@@ -285,8 +350,8 @@ GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads)
   cut.filters_on_rows = (shape.input.c == 1 && shape.C > 1) || shape.K <= kCols / 2;
   cut.rows_by_pixel = cut.filters_on_rows && shape.output.c == 1 && shape.K > 1;
   // Few products to a number are not worth copying it.
-  cut.in_place = cut.rows_by_pixel && shape.input.c == 1 && shape.K <= kFiltersInPlace &&
-                 in_rows(shape, shape.pixels());
+  cut.in_place = !kPairs<T> && cut.rows_by_pixel && shape.input.c == 1 &&
+                 shape.K <= kFiltersInPlace && in_rows(shape, shape.pixels());
   cut.pixel_block = kPixelBlock;
   const int64_t side = cut.filters_on_rows ? kCols : kRows;
   const int64_t filter_side = cut.filters_on_rows ? kRows : kCols;
@@ -311,15 +376,15 @@ GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads)
 // Elements of workspace that one thread needs for `weight_gradient`.
 template <typename T>
 int64_t weight_gradient_workspace(const GradientBlocking& cut) {
-  return cut.pixel_block * (cut.filter_chunk + cut.chunk) + cut.filter_chunk * cut.chunk;
+  const int64_t panel = kPairs<T> ? Tile<T>::kCols : 0;  // before its pixels are paired
+  return cut.pixel_block * (cut.filter_chunk + cut.chunk + panel) + cut.filter_chunk * cut.chunk;
 }
 
 // Channels first <= c < last of every run's pixels, where they are innermost in memory, as
 // to[tile of kRows channels][pixel][channel of the tile], kPixelBlock pixels to a tile.
-template <typename T>
+template <int64_t kRows, typename T>
 void pack_rows_by_pixel(const Convolution& shape, const T* input, const Run* runs, int64_t count,
                         int64_t first, int64_t last, T* to) {
-  constexpr int64_t kRows = Tile<T>::kRows;
   for (const Run* run = runs; run < runs + count; ++run) {
     const T* from = input + pixel_offset(shape.input, *run) + first;
     for (int64_t j = 0; j < run->length; ++j, from += shape.input.spatial[2]) {
@@ -332,6 +397,49 @@ void pack_rows_by_pixel(const Convolution& shape, const T* input, const Run* run
     }
   }
 }
+
+// The sides of the product that a block of pixels is: rows as to[row][pixel] or, where they are
+// packed by pixel, to[tile of rows][pixel][row], columns as to[pixel][column]. With pairs of pixels
+// for pixels, where the operands are such. spare: a panel of columns.
+template <typename T>
+struct PixelBlock {
+  const GradientBlocking& cut;
+  const Run* runs;
+  int64_t count, pixels;
+  Operand<T>* spare;
+
+  static constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
+
+  void pack_rows(const Convolution& shape, const Operand<T>* from, int64_t first, int64_t last,
+                 T* to) const {
+    auto* const cells = reinterpret_cast<Operand<T>*>(to);
+    if (!cut.rows_by_pixel) {
+      pack_entries(shape, from, runs, count, first, last, cut.pixel_block, 0, cells);
+      if (!kPairs<T> || pixels % 2 == 0) return;
+      for (int64_t i = 0; i < last - first; ++i) cells[i * cut.pixel_block + pixels] = 0;
+      return;
+    }
+    if constexpr (!kPairs<T>) {
+      pack_rows_by_pixel<kRows>(shape, from, runs, count, first, last, to);
+    } else {
+      for (; first < last; first += kRows, to += kRows * cut.pixel_block / 2) {
+        const int64_t end = first + kRows < last ? first + kRows : last;
+        pack_rows_by_pixel<kRows>(shape, from, runs, count, first, end, spare);
+        pair_pixels(spare, pixels, kRows, to);
+      }
+    }
+  }
+
+  void pack_columns(const Convolution& shape, const Operand<T>* from, int64_t first, int64_t last,
+                    T* to) const {
+    if constexpr (!kPairs<T>) {
+      pack_pixels(shape, from, runs, count, first, last, kCols, to);
+    } else {
+      pack_pixels(shape, from, runs, count, first, last, kCols, spare);
+      pair_pixels(spare, pixels, kCols, to);
+    }
+  }
+};
 
 // to[i * to_row + j * to_column] = from[i * from_row + j]
 template <typename T>
@@ -350,9 +458,13 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   const Convolution& shape = p.shape;
   const GradientBlocking& cut = p.blocking;
-  T* const gradients = workspace;  // of this block of pixels and chunk
-  T* const patches = gradients + cut.pixel_block * cut.filter_chunk;  // likewise
-  T* const tiles = patches + cut.pixel_block * cut.chunk;
+  // Of this block of pixels and chunk. Elements are pixels, or pairs of them.
+  const int64_t block = kPairs<T> ? cut.pixel_block / 2 : cut.pixel_block;
+  T* const gradients = workspace;
+  T* const patches = gradients + block * cut.filter_chunk;
+  T* const spare = patches + block * cut.chunk;
+  T* const tiles_begin = spare + (kPairs<T> ? block * kCols : 0);
+  Sum<T>* const tiles = reinterpret_cast<Sum<T>*>(tiles_begin);
 
   // The output gradient is read like the patches of a 1 x 1 convolution over it.
   Convolution gradient = shape;
@@ -370,8 +482,8 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
     const int64_t filter_chunk = task / cut.chunks % cut.filter_chunks;
     const int64_t split = task / cut.chunks / cut.filter_chunks % cut.splits;
     const int64_t g = task / cut.chunks / cut.filter_chunks / cut.splits;
-    const T* input = p.input + g * shape.input.g;
-    const T* grad_output = p.grad_output + g * shape.output.g;
+    const Operand<T>* input = p.input + g * shape.input.g;
+    const Operand<T>* grad_output = p.grad_output + g * shape.output.g;
     const int64_t r0 = chunk * cut.chunk, k0 = filter_chunk * cut.filter_chunk;
     const int64_t r1 = r0 + cut.chunk < shape.reduction() ? r0 + cut.chunk : shape.reduction();
     const int64_t filters = shape.K - k0 < cut.filter_chunk ? shape.K - k0 : cut.filter_chunk;
@@ -383,8 +495,9 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
 
     // Columns that no filter or patch entry fills are multiplied all the same.
     T* const last_panel =
-        (cut.filters_on_rows ? patches : gradients) + (col_tiles - 1) * kCols * cut.pixel_block;
-    for (int64_t i = 0; i < kCols * cut.pixel_block; ++i) last_panel[i] = T(0);
+        (cut.filters_on_rows ? patches : gradients) + (col_tiles - 1) * kCols * block;
+    for (int64_t i = 0; i < kCols * block; ++i) last_panel[i] = T(0);
+    for (int64_t i = 0; kPairs<T> && i < kCols * block; ++i) spare[i] = T(0);
 
     const int64_t begin = split * shape.pixels() / cut.splits;
     const int64_t end = (split + 1) * shape.pixels() / cut.splits;
@@ -393,8 +506,8 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
       const int64_t count = cut_runs(shape, q0, q1, cut.pixel_block, runs);
       const Convolution& on_rows = cut.filters_on_rows ? gradient : shape;
       const Convolution& on_cols = cut.filters_on_rows ? shape : gradient;
-      const T* row_source = cut.filters_on_rows ? grad_output : input;
-      const T* col_source = cut.filters_on_rows ? input : grad_output;
+      const Operand<T>* row_source = cut.filters_on_rows ? grad_output : input;
+      const Operand<T>* col_source = cut.filters_on_rows ? input : grad_output;
       T* const row_side = cut.filters_on_rows ? gradients : patches;
       T* const col_side = cut.filters_on_rows ? patches : gradients;
       const int64_t row0 = cut.filters_on_rows ? k0 : r0;
@@ -402,40 +515,37 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
       const int64_t row_step = on_rows.stride[2] * on_rows.input.spatial[2];
       const int64_t col_step = on_cols.stride[2] * on_cols.input.spatial[2];
 
-      Finish<T> finish;
+      Finish<Sum<T>> finish;
       finish.accumulate = q0 > begin;
 
-      // row_side[row][pixel] or [tile of rows][pixel][row], col_side[panel of
-      // columns][pixel][column]
-      if (cut.in_place) {
-        // Both are read where they lie, but for columns that do not fill their panel.
-      } else if (cut.rows_by_pixel) {
-        pack_rows_by_pixel(on_rows, row_source, runs, count, row0, row0 + rows, row_side);
-      } else {
-        pack_entries(on_rows, row_source, runs, count, row0, row0 + rows, cut.pixel_block, 0,
-                     row_side);
-      }
+      const PixelBlock<T> pixels{cut, runs, count, q1 - q0, reinterpret_cast<Operand<T>*>(spare)};
+      const int64_t steps = kPairs<T> ? divide_up(q1 - q0, 2) : q1 - q0;
+      // In place both are read where they lie, but for columns that do not fill their panel.
+      if (!cut.in_place) pixels.pack_rows(on_rows, row_source, row0, row0 + rows, row_side);
       for (int64_t j = 0; j < col_tiles; ++j) {
         const int64_t last = (j + 1) * kCols < cols ? (j + 1) * kCols : cols;
         if (cut.in_place && last - j * kCols == kCols) continue;
-        pack_pixels(on_cols, col_source, runs, count, col0 + j * kCols, col0 + last, kCols,
-                    col_side + j * kCols * cut.pixel_block);
+        pixels.pack_columns(on_cols, col_source, col0 + j * kCols, col0 + last,
+                            col_side + j * kCols * block);
       }
       for (int64_t j = 0; j < col_tiles; ++j) {
-        const bool packed = !cut.in_place || (j + 1) * kCols > cols;
-        const T* const b = packed ? col_side + j * kCols * cut.pixel_block
-                                  : col_source + q0 * col_step + col0 + j * kCols;
         for (int64_t i = 0; i < row_tiles; ++i) {
           const int64_t here = rows - i * kRows < kRows ? rows - i * kRows : kRows;
-          const T* const a = row_side + i * kRows * cut.pixel_block;
-          T* const tile = tiles + (j * row_tiles + i) * kRows * kCols;
+          const T* const a = row_side + i * kRows * block;
+          const T* const b = col_side + j * kCols * block;
+          Sum<T>* const tile = tiles + (j * row_tiles + i) * kRows * kCols;
           if (cut.in_place) {
-            multiply<T, true>(here, q1 - q0, row_source + q0 * row_step + row0 + i * kRows,
-                              row_step, b, packed ? kCols : col_step, tile, finish);
+            if constexpr (!kPairs<T>) {
+              const bool packed = (j + 1) * kCols > cols;
+              multiply<T, true>(here, steps, row_source + q0 * row_step + row0 + i * kRows,
+                                row_step,
+                                packed ? b : col_source + q0 * col_step + col0 + j * kCols,
+                                packed ? kCols : col_step, tile, finish);
+            }
           } else if (cut.rows_by_pixel) {
-            multiply<T, true>(here, q1 - q0, a, kRows, b, kCols, tile, finish);
+            multiply<T, true>(here, steps, a, kRows, b, kCols, tile, finish);
           } else {
-            multiply<T>(here, q1 - q0, a, cut.pixel_block, b, kCols, tile, finish);
+            multiply<T>(here, steps, a, block, b, kCols, tile, finish);
           }
         }
       }
@@ -443,9 +553,9 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
 
     // Tiles side by side are matrices of kCols columns: from[row][column], panel by panel.
     const FilterStrides& s = shape.weight;
-    T* const result = p.grad_weight + split * p.split_stride + g * s.g + k0 * s.k;
+    Sum<T>* const result = p.grad_weight + split * p.split_stride + g * s.g + k0 * s.k;
     for (int64_t j = 0; j < col_tiles; ++j) {
-      const T* const from = tiles + j * row_tiles * kRows * kCols;
+      const Sum<T>* const from = tiles + j * row_tiles * kRows * kCols;
       const int64_t columns = cols - j * kCols < kCols ? cols - j * kCols : kCols;
       const int64_t e0 = r0 + (cut.filters_on_rows ? j * kCols : 0);
       const int64_t e1 = cut.filters_on_rows ? e0 + columns : r1;
@@ -453,7 +563,7 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
       for (Tap tap(shape, index); index * shape.C < e1; ++index, tap.next(shape)) {
         const TapRange range = tap_range(shape, index, e0, e1);  // of entries of one tap
         const int64_t entries = range.c1 - range.c0;
-        T* to = result + range.c0 * s.c;
+        Sum<T>* to = result + range.c0 * s.c;
         for (int axis = 0; axis < kSpatial; ++axis) to += tap.at[axis] * s.spatial[axis];
         if (cut.filters_on_rows) {
           store_matrix(from + range.r0, kCols, filters, entries, to, s.k, s.c);

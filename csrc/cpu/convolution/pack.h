@@ -123,6 +123,13 @@ inline void transpose(const T* from, int64_t from_row, int64_t from_column, int6
   }
 }
 
+// to[j * to_row + i] = from[i * from_row + j] for i < rows and j < columns.
+template <typename T>
+void turn_map(const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to,
+              int64_t to_row) {
+  transpose(from, 1, from_row, columns, rows, to, to_row);
+}
+
 // The part of the reduction first <= r < last that belongs to one tap: channels c0 <= c < c1.
 struct TapRange {
   int64_t c0, c1, r0;  // r0: where it starts, counted from `first`
@@ -133,6 +140,19 @@ inline TapRange tap_range(const Convolution& shape, int64_t tap, int64_t first, 
   const int64_t c0 = first > start ? first - start : 0;
   const int64_t c1 = last - start < shape.C ? last - start : shape.C;
   return {c0, c1, start + c0 - first};
+}
+
+// A number as an entry of the sum. Where those are pairs it must be one of bfloat16's; its
+// neighbour is zero.
+template <typename T>
+inline T entry_of(Sum<T> value) {
+  if constexpr (std::is_same_v<T, Sum<T>>) {
+    return value;
+  } else {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+    return static_cast<T>(bits >> 16);
+  }
 }
 
 // Patch entries first <= r < last of every run, entry by entry:
@@ -154,7 +174,7 @@ void pack_entries(const Convolution& shape, const T* input, const Run* runs, int
     }
     if (last > real_last) {
       T* row = column + (real_last - first) * panel;
-      for (int64_t j = 0; j < run->length; ++j) row[j] = T(1);
+      for (int64_t j = 0; j < run->length; ++j) row[j] = entry_of<T>(1);
     }
   }
 }
@@ -188,59 +208,143 @@ void pack_pixels(const Convolution& shape, const T* input, const Run* runs, int6
     }
     if (last > real_last) {
       T* row = to + run->column * stride + (real_last - first);
-      for (int64_t j = 0; j < run->length; ++j, row += stride) *row = T(1);
+      for (int64_t j = 0; j < run->length; ++j, row += stride) *row = entry_of<T>(1);
     }
   }
 }
 
 // The bias of a panel, packed behind the filters.
 template <typename T>
-T* bias_panel(const ConvolutionForward<T>& p, int64_t g, int64_t panel) {
+Sum<T>* bias_panel(const ConvolutionForward<T>& p, int64_t g, int64_t panel) {
+  static_assert(sizeof(Sum<T>) == sizeof(T));
   const Blocking& cut = p.blocking;
   const int64_t panels = p.shape.G * cut.panels;
-  return p.packed + (panels * cut.blocks * cut.block + g * cut.panels + panel) * cut.panel;
+  return reinterpret_cast<Sum<T>*>(p.packed) +
+         (panels * cut.blocks * cut.block + g * cut.panels + panel) * cut.panel;
 }
 
-// Filters first <= k < last of one group, panel by panel and block by block, in the order of the
-// patch entries; the bias, if there is one, is the last entry. What a panel lacks is zero.
+// Where entry r of a panel's filters is packed: of filter i, i * row elements further on.
+template <typename T>
+struct PackedPanel {
+  const Blocking& cut;
+  T* first;        // of the first block
+  int64_t blocks;  // elements from block to block
+  int64_t row;
+
+  PackedPanel(const ConvolutionForward<T>& p, int64_t g, int64_t panel) : cut(p.blocking) {
+    first = p.packed + (g * cut.blocks * cut.panels + panel) * cut.panel * cut.block;
+    blocks = cut.panels * cut.panel * cut.block;
+    row = cut.pixels_on_rows ? 1 : cut.block;
+  }
+  T* entry(int64_t r) const {
+    const int64_t block = r / cut.block, here = r % cut.block;
+    return first + block * blocks + here * (cut.pixels_on_rows ? cut.panel : 1);
+  }
+};
+
+// 1 or -1 if a filter's taps follow one another in memory, forwards or backwards; otherwise 0.
+inline int64_t step_of_taps(const Convolution& shape) {
+  int64_t step = 0, next = 0;
+  for (int axis = kSpatial - 1; axis >= 0; --axis) {
+    if (shape.filter[axis] == 1) continue;
+    const int64_t here = shape.weight.spatial[axis];
+    if (step == 0) step = here;
+    if (next != 0 && here != next) return 0;
+    next = here * shape.filter[axis];
+  }
+  return step == 1 || step == -1 ? step : 0;
+}
+
+// Filters whose taps lie together but not their channels, as in NCHW: squares of taps and whatever
+// the vectors run along, filters or channels, are turned.
+template <typename T>
+void pack_taps(const ConvolutionForward<T>& p, int64_t g, int64_t k, int64_t filters,
+               const PackedPanel<T>& to) {
+  using V = Vec<T>;
+  constexpr int64_t kLanes = V::kLanes;
+  const Convolution& shape = p.shape;
+  const FilterStrides& s = shape.weight;
+  const int64_t taps = shape.taps(), step = step_of_taps(shape);
+  const bool along_filters = p.blocking.pixels_on_rows;
+  const int64_t lane_step = along_filters ? s.k : s.c;
+  const int64_t all_lanes = along_filters ? filters : shape.C;
+  const int64_t others = along_filters ? shape.C : filters;
+  for (int64_t other = 0; other < others; ++other) {
+    for (int64_t lane0 = 0; lane0 < all_lanes; lane0 += kLanes) {
+      const int64_t lanes = all_lanes - lane0 < kLanes ? all_lanes - lane0 : kLanes;
+      const int64_t c = along_filters ? other : lane0, i = along_filters ? lane0 : other;
+      const T* const from = p.weight + g * s.g + (k + i) * s.k + c * s.c;
+      for (int64_t t0 = 0; t0 < taps; t0 += kLanes) {
+        const int64_t here = taps - t0 < kLanes ? taps - t0 : kLanes;
+        // Backwards, the last of these taps is the first in memory.
+        const T* const first = step > 0 ? from + t0 : from - (t0 + here - 1);
+        T cells[kLanes * kLanes];
+        gather_lanes(first, lane_step, lanes, 1, here, cells, kLanes);
+        for (int64_t j = 0; j < here; ++j) {
+          const T* const row = cells + (step > 0 ? j : here - 1 - j) * kLanes;
+          const int64_t r = (t0 + j) * shape.C + c;
+          if (along_filters) {
+            V::load(row).store(to.entry(r) + i);
+          } else if (r / to.cut.block == (r + lanes - 1) / to.cut.block) {
+            copy_rows(row, 0, 1, 0, lanes, lanes, 1, to.entry(r) + i * to.row, 0);
+          } else {
+            for (int64_t lane = 0; lane < lanes; ++lane) to.entry(r + lane)[i * to.row] = row[lane];
+          }
+        }
+      }
+    }
+  }
+}
+
+// Filters of a panel in the order of the patch entries, block by block; the bias, if there is one,
+// is the last entry. What a panel lacks is zero.
 template <typename T>
 void pack_filters(const ConvolutionForward<T>& p, int64_t g, int64_t panel) {
   const Convolution& shape = p.shape;
   const Blocking& cut = p.blocking;
+  const FilterStrides& s = shape.weight;
+  const PackedPanel<T> to(p, g, panel);
+  const int64_t k = panel * cut.panel;
+  const int64_t filters = shape.K - k < cut.panel ? shape.K - k : cut.panel;
   if (p.bias != nullptr) {
-    for (int64_t i = 0, k = panel * cut.panel; i < cut.panel; ++i, ++k) {
-      bias_panel(p, g, panel)[i] = k < shape.K ? p.bias[g * shape.K + k] : T(0);
+    for (int64_t i = 0; i < cut.panel; ++i) {
+      bias_panel(p, g, panel)[i] = i < filters ? p.bias[g * shape.K + k + i] : Sum<T>(0);
     }
   }
   for (int64_t block = 0; block < cut.blocks; ++block) {
-    T* to = p.packed + ((g * cut.blocks + block) * cut.panels + panel) * cut.panel * cut.block;
-    for (int64_t i = 0; i < cut.panel * cut.block; ++i) to[i] = T(0);
-    const int64_t first = block * cut.block;
-    const int64_t last = first + cut.block < cut.reduction ? first + cut.block : cut.reduction;
-    const int64_t real_last = last < shape.reduction() ? last : shape.reduction();
-    const int64_t k = panel * cut.panel;
-    const int64_t filters = shape.K - k < cut.panel ? shape.K - k : cut.panel;
-    const FilterStrides& s = shape.weight;
-    int64_t index = first / shape.C;
-    for (Tap tap(shape, index); index * shape.C < real_last; ++index, tap.next(shape)) {
-      const TapRange range = tap_range(shape, index, first, real_last);
-      const T* from = p.weight + g * s.g + k * s.k + range.c0 * s.c;
-      for (int axis = 0; axis < kSpatial; ++axis) from += tap.at[axis] * s.spatial[axis];
-      const int64_t channels = range.c1 - range.c0;
-      if (!cut.pixels_on_rows) {
-        transpose(from, s.k, s.c, filters, channels, to + range.r0, cut.block);
-        continue;
-      }
-      constexpr int64_t kLanes = Vec<T>::kLanes;
-      for (int64_t i = 0; i < filters; i += kLanes) {
-        gather_lanes(from + i * s.k, s.k, filters - i < kLanes ? filters - i : kLanes, s.c,
-                     channels, to + range.r0 * cut.panel + i, cut.panel);
+    T* const cells = to.entry(block * cut.block);
+    for (int64_t i = 0; i < cut.panel * cut.block; ++i) cells[i] = T(0);
+  }
+  const bool apart = s.c != 1 && !(cut.pixels_on_rows && s.k == 1);
+  if (apart && shape.taps() > 1 && step_of_taps(shape) != 0) {
+    pack_taps(p, g, k, filters, to);
+  } else {
+    for (int64_t block = 0; block < cut.blocks; ++block) {
+      const int64_t first = block * cut.block;
+      const int64_t last =
+          first + cut.block < shape.reduction() ? first + cut.block : shape.reduction();
+      int64_t index = first / shape.C;
+      for (Tap tap(shape, index); index * shape.C < last; ++index, tap.next(shape)) {
+        const TapRange range = tap_range(shape, index, first, last);
+        const T* from = p.weight + g * s.g + k * s.k + range.c0 * s.c;
+        for (int axis = 0; axis < kSpatial; ++axis) from += tap.at[axis] * s.spatial[axis];
+        const int64_t channels = range.c1 - range.c0;
+        T* const here = to.entry(first + range.r0);
+        if (!cut.pixels_on_rows) {
+          transpose(from, s.k, s.c, filters, channels, here, to.row);
+          continue;
+        }
+        constexpr int64_t kLanes = Vec<T>::kLanes;
+        for (int64_t i = 0; i < filters; i += kLanes) {
+          gather_lanes(from + i * s.k, s.k, filters - i < kLanes ? filters - i : kLanes, s.c,
+                       channels, here + i, cut.panel);
+        }
       }
     }
-    if (last > real_last) {
-      for (int64_t i = 0; i < filters; ++i) {
-        to[i * cut.block + real_last - first] = p.bias[g * shape.K + k + i];
-      }
+  }
+  if (cut.bias_entry) {
+    for (int64_t i = 0; i < filters; ++i) {
+      to.entry(cut.reduction - 1)[i * to.row] = entry_of<T>(p.bias[g * shape.K + k + i]);
     }
   }
 }

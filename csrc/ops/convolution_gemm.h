@@ -1,0 +1,182 @@
+// Drivers that every CPU convolution shares: equal convolutions with fewer axes, tasks for threads,
+// and implicit GEMM, whose elements are float, double or pairs of bfloat16.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+
+#include "../cpu/kernels.h"
+#include "convolution.h"
+
+namespace cnn_ext {
+
+using cpu::kSpatial;
+
+// An equal convolution with fewer taps and more channels, where memory allows: a tap along an axis
+// whose windows never touch padding is a channel by another name. A filter as large as its input
+// becomes a matrix product, and an image of one channel gets rows of channels to copy. Windows that
+// overlap may be read so, but not written: `written` is for the input gradient.
+inline cpu::Convolution merge_taps_into_channels(cpu::Convolution c, bool written) {
+  const auto foldable = [&](int axis) {
+    const int64_t extent = (c.filter[axis] - 1) * c.dilation[axis] + 1;
+    const bool inside =
+        c.padding[axis] == 0 && (c.out[axis] - 1) * c.stride[axis] + extent <= c.in[axis];
+    const bool whole = c.out[axis] == 1 && c.filter[axis] == c.in[axis] && c.dilation[axis] == 1;
+    return c.filter[axis] > 1 && inside && (whole || !written);
+  };
+  const auto fold = [&](int axis, int64_t input_step, int64_t weight_step) {
+    c.C *= c.filter[axis];
+    c.input.c = input_step;
+    c.weight.c = weight_step;
+    c.in[axis] = (c.out[axis] - 1) * c.stride[axis] + 1;
+    c.filter[axis] = 1;
+  };
+  for (int axis = 0; axis < kSpatial; ++axis) {  // taps inside channels, as in NCHW
+    const int64_t step = c.dilation[axis] * c.input.spatial[axis];
+    const int64_t weight_step = c.weight.spatial[axis], F = c.filter[axis];
+    if (foldable(axis) && c.C > 1 && c.input.c == F * step && c.weight.c == F * weight_step) {
+      fold(axis, step, weight_step);
+    }
+  }
+  for (int axis = kSpatial - 1; axis >= 0; --axis) {  // channels inside taps, as in channels_last
+    const int64_t step = c.dilation[axis] * c.input.spatial[axis];
+    const int64_t weight_step = c.weight.spatial[axis];
+    if (!foldable(axis)) continue;
+    if (c.C == 1) {
+      fold(axis, step, weight_step);
+    } else if (step == c.C * c.input.c && weight_step == c.C * c.weight.c) {
+      fold(axis, c.input.c, c.weight.c);
+    }
+  }
+  return c;
+}
+
+// Once no taps are left, pixels that lie evenly in memory are one long row, across images too.
+inline cpu::Convolution merge_pixels(cpu::Convolution c, bool written) {
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    const bool inside = c.padding[axis] == 0 && (c.out[axis] - 1) * c.stride[axis] < c.in[axis];
+    const bool whole = c.stride[axis] == 1 && c.in[axis] == c.out[axis];
+    if (c.filter[axis] != 1 || !inside || (written && !whole)) return c;
+  }
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    c.in[axis] = c.out[axis];
+    c.input.spatial[axis] *= c.stride[axis];
+    c.stride[axis] = 1;
+  }
+  // Each axis swallows the one outside it; the batch is outermost.
+  for (int inner = kSpatial - 1; inner >= 0; --inner) {
+    for (int outer = inner - 1; outer >= -1; --outer) {
+      int64_t& count = outer < 0 ? c.N : c.out[outer];
+      const int64_t input_step = outer < 0 ? c.input.n : c.input.spatial[outer];
+      const int64_t output_step = outer < 0 ? c.output.n : c.output.spatial[outer];
+      if (count == 1) continue;
+      if (c.out[inner] == 1) {
+        c.input.spatial[inner] = input_step;
+        c.output.spatial[inner] = output_step;
+      } else if (input_step != c.out[inner] * c.input.spatial[inner] ||
+                 output_step != c.out[inner] * c.output.spatial[inner]) {
+        break;
+      }
+      c.in[inner] = c.out[inner] *= count;
+      count = 1;
+      if (outer >= 0) c.in[outer] = 1;
+    }
+  }
+  return c;
+}
+
+// The same convolution as its kernels like it best. `written`: its input is what they write.
+inline cpu::Convolution simplify(const cpu::Convolution& c, bool written) {
+  return merge_pixels(merge_taps_into_channels(c, written), written);
+}
+
+// Waking a thread costs about as much as this many multiplications and additions.
+inline constexpr double kOperationsPerThread = 5e5;
+
+inline int64_t threads_for(const cpu::Convolution& c) {
+  const double operations = 2.0 * c.pixels() * c.G * c.K * c.reduction();
+  const double worth = std::max(1.0, operations / kOperationsPerThread);
+  return static_cast<int64_t>(std::min<double>(at::get_num_threads(), worth));
+}
+
+// Memory for elements of a kernel.
+template <typename T>
+Tensor empty_of(int64_t count, const Tensor& like) {
+  return at::empty({count}, like.options().dtype(c10::CppTypeToScalarType<T>::value));
+}
+
+// Runs task(first, last, workspace of this thread) over 0 <= i < tasks on at most `threads`
+// threads.
+template <typename T, typename Task>
+void run_tasks(int64_t tasks, int64_t threads, int64_t workspace_size, const Tensor& like,
+               const Task& task) {
+  const int64_t each = (workspace_size + 15) / 16 * 16;
+  const Tensor workspace = empty_of<T>(threads * each, like);
+  T* const base = workspace.mutable_data_ptr<T>();
+  const int64_t grain = (tasks + threads - 1) / threads;
+  at::parallel_for(0, tasks, std::max<int64_t>(grain, 1), [&](int64_t first, int64_t last) {
+    task(first, last, base + at::get_thread_num() * each);
+  });
+}
+
+template <typename T>
+void implicit_gemm(const cpu::Convolution& shape, const T* input, const T* weight,
+                   const cpu::Sum<T>* bias, cpu::Result<T>* output, const Tensor& like) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const int64_t threads = threads_for(shape);
+  const cpu::Blocking cut = kernels.plan_forward(shape, bias != nullptr, threads);
+  const Tensor packed = empty_of<T>(kernels.packed_size(shape, cut), like);
+  const cpu::ConvolutionForward<T> p{shape, cut, input, weight, bias, packed.mutable_data_ptr<T>(),
+                                     output};
+  const int64_t panels = shape.G * cut.panels;
+  const int64_t panels_worth_a_thread = 1 + 32768 / (cut.panel * cut.block * cut.blocks);
+  at::parallel_for(0, panels, std::max((panels + threads - 1) / threads, panels_worth_a_thread),
+                   [&](int64_t first, int64_t last) { kernels.pack_all_filters(p, first, last); });
+  run_tasks<T>(cut.tasks(shape.G), threads, kernels.forward_workspace(cut), like,
+               [&](int64_t first, int64_t last, T* workspace) {
+                 kernels.convolve(p, first, last, workspace);
+               });
+}
+
+// A weight gradient whose tasks share out its sum: each part a result of its own, added in order.
+struct Parts {
+  const Tensor& result;
+  Tensor parts;
+
+  Parts(const Tensor& of, int64_t count) : result(of) {
+    if (count > 1) {
+      parts = at::empty({count * of.numel()}, of.options())
+                  .as_strided({count, of.numel()}, {of.numel(), 1});
+    }
+  }
+  template <typename T>
+  T* data() const {
+    return (parts.defined() ? parts : result).mutable_data_ptr<T>();
+  }
+  void add() const {
+    if (!parts.defined()) return;
+    Tensor flat = result.as_strided({result.numel()}, {1});
+    at::sum_out(flat, parts, 0);
+  }
+};
+
+template <typename T>
+void implicit_gemm_weight_gradient(const cpu::Convolution& shape,
+                                   const cpu::Operand<T>* grad_output, const cpu::Operand<T>* input,
+                                   const Tensor& result) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const int64_t threads = threads_for(shape);
+  const cpu::GradientBlocking cut = kernels.plan_weight_gradient(shape, threads);
+  const Parts parts(result, cut.splits);
+  const cpu::ConvolutionWeightGradient<T> p{
+      shape, cut, input, grad_output, parts.data<cpu::Sum<T>>(), result.numel()};
+  run_tasks<T>(cut.tasks(shape.G), threads, kernels.weight_gradient_workspace(cut), result,
+               [&](int64_t first, int64_t last, T* workspace) {
+                 kernels.weight_gradient(p, first, last, workspace);
+               });
+  parts.add();
+}
+
+}  // namespace cnn_ext
