@@ -86,15 +86,18 @@ def convolution_algorithm(
       the multiplications;
     - ``"direct"`` for filters of 5 to 1024 cells whose windows overlap, reach over no more than half a
       row of the output, and need a band of input rows that fits the cache; in channels_last with 16
-      channels or more only at stride 1, in NCHW with 16 channels and filters or more only if the
-      output's rows have 16 cells or the input's 32;
-    - ``"implicit_gemm"`` for the rest.
+      channels or more only at stride 1, and not for small maps;
+    - ``"implicit_gemm"`` for the rest. Small maps, which it turns to channels_last: dense ones in NCHW,
+      higher than one row, whose rows have fewer than 16 cells in the output and 32 in the input, with 16
+      channels and filters or more and no groups; neither complex nor, in volumes, float64.
 
-    Where the processor multiplies bfloat16 itself, that is ``"implicit_gemm"`` too, unless Winograd
-    saves two thirds of the multiplications, or direct convolution is depthwise, of one channel or of
-    groups with fewer than 16 channels; all its weight gradients of 32 filters or more.
+    bfloat16, where the processor multiplies it itself, is by ``"implicit_gemm"`` in place of Winograd
+    that saves less than two thirds of the multiplications or is asked for a weight gradient, and in
+    place of direct convolution, unless that is depthwise, of one channel, of groups with fewer than 16
+    channels or, in a weight gradient, of fewer than 32 filters.
 
-    The input gradient of a strided convolution follows the rule in each phase of the stride (of windows
+    The input gradient of a strided convolution follows the rule in each phase of the stride (but for
+    small maps, and bfloat16 that is multiplied, which are by implicit GEMM in all or in none; of windows
     that lie side by side it may be one product, with ``"implicit_gemm"``). The weight
     gradient is ``"direct"``, where it is not Winograd, for fewer than 32 filters, and in channels_last
     for fewer than 16 channels, unless a filter reaches over more than a row of the output.
@@ -104,8 +107,8 @@ def convolution_algorithm(
         weight_size: (K, C / groups, R, S), with as many.
         stride, padding, dilation, groups: as :func:`conv2d`.
         dtype: of input and weight. float16, and bfloat16 on other processors, are computed in float32.
-        memory_format: of the input; only ``torch.channels_last`` and ``torch.channels_last_3d`` make a
-            difference.
+        memory_format: of the input, which is taken to be dense; only ``torch.channels_last`` and
+            ``torch.channels_last_3d`` make a difference.
         weight_gradient: whether that is asked for, or else the forward pass.
 
     Returns:
@@ -128,11 +131,9 @@ def convolution_algorithm(
         )
     stride, dilation = _per_axis(stride, axes), _per_axis(dilation, axes)
     amounts = padding_amounts(padding, input_size[2:], weight_size[2:], stride, dilation)
-    double = dtype in (torch.float64, torch.complex128)
-    name = "float64" if double else "bfloat16" if dtype == torch.bfloat16 else "float32"
     channels_last = memory_format in (torch.channels_last, torch.channels_last_3d)
     return _C.chosen_algorithm(
-        name, channels_last, weight_gradient, tuple(input_size), tuple(weight_size), stride, amounts,
+        str(dtype).removeprefix("torch."), channels_last, weight_gradient, tuple(input_size), tuple(weight_size), stride, amounts,
         dilation, groups,
     )  # fmt: skip
 

@@ -82,9 +82,14 @@ std::string chosen_algorithm(const std::string& dtype, bool channels_last, bool 
   }
   c.input = dense(channels_last, c.G, c.C, c.in);
   c.output = dense(channels_last, c.G, c.K, c.out);
-  const bool pairs = dtype == "bfloat16" && cpu::multiplies_bfloat16();
-  return cpu::name_of(pairs ? cpu::choose_bfloat16(c, weight_gradient)
-                            : cpu::choose(c, dtype != "float64", weight_gradient));
+  // Parts of complex tensors are not dense; volumes of float64 are never channels_last.
+  const bool twice = dtype == "float64" || dtype == "complex128";
+  const bool turns = dtype.rfind("complex", 0) != 0 && !(dtype == "float64" && axes == 3);
+  const auto precision = twice ? cpu::Precision::float64
+                         : dtype == "bfloat16" && cpu::multiplies_bfloat16()
+                             ? cpu::Precision::bfloat16
+                             : cpu::Precision::float32;
+  return cpu::name_of(cpu::choose(c, precision, weight_gradient, turns));
 }
 
 }  // namespace
@@ -94,7 +99,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_facts", &build_facts, "torch, CUDA and compiler versions of the build.");
   m.def(
       "cpu_capability", [] { return std::string(cpu::name_of(cpu::capability())); },
-      "The instruction set in use: scalar, avx2 or avx512.");
+      "The instruction set in use: scalar, avx2, avx512 or avx512_bf16.");
   m.def(
       "best_cpu_capability", [] { return std::string(cpu::name_of(cpu::best_capability())); },
       "The best instruction set of this processor.");

@@ -88,7 +88,10 @@ void multiply_rows(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, 
     b += ldb;
 #pragma GCC unroll 32
     for (int i = 0; i < Rows; ++i) {
-      const V ai = V::broadcast(Transposed ? base[0][i] : base[i / kNear][i % kNear * lda]);
+      const T* const at = Transposed ? base[0] + i : base[i / kNear] + i % kNear * lda;
+      T element;
+      __builtin_memcpy(&element, at, sizeof element);  // pairs may have been written one by one
+      const V ai = V::broadcast(element);
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) sum[i][j] = add_product(sum[i][j], ai, columns[j]);
     }

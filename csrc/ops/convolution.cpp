@@ -1,7 +1,8 @@
 // Convolution (cross-correlation, as torch has it), its input gradient and its weight gradient: the
 // schemas, the argument checks, and the derivatives for ordinary reverse mode. What computes them
-// is in convolution_cpu.cpp; torch.func and forward-mode AD are in cnn_ext/ops/convolution.py. Also
-// convolution with a ReLU, and what the layers of cnn_ext.freeze call, which has no derivative.
+// is in convolution_cpu.cpp and convolution_bfloat16.cpp; torch.func and forward-mode AD are in
+// cnn_ext/ops/convolution.py. Also convolution with a ReLU, and what the layers of cnn_ext.freeze
+// call, which has no derivative.
 //
 // Convolution is closed under differentiation: each of the three operations is linear in its two
 // tensors, and its derivatives are the other two. So there is no fourth kernel.

@@ -137,14 +137,6 @@ void convolve(const cpu::Convolution& c, const Pair* input, const Pair* filters,
 
 }  // namespace
 
-bool bfloat16_serves(const Tensor& operand, std::optional<cpu::Algorithm> named,
-                     const cpu::Convolution& shape, bool weight_gradient) {
-  if (operand.scalar_type() != at::kBFloat16 || !cpu::multiplies_bfloat16()) return false;
-  return named.value_or(cpu::choose_bfloat16(shape, weight_gradient)) ==
-             cpu::Algorithm::implicit_gemm &&
-         operand.numel() > 0;
-}
-
 void convolution_bfloat16(const cpu::Convolution& shape, const Tensor& input, const Tensor& weight,
                           const std::optional<Tensor>& bias, const Tensor& output) {
   cpu::Convolution c = shape;
@@ -180,13 +172,8 @@ void input_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_o
 void weight_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_output,
                               const Tensor& input, const Tensor& grad_weight) {
   const Tensor sums = at::empty_like(grad_weight, grad_weight.options().dtype(at::kFloat));
-  cpu::Convolution c = shape;
-  const int missing = kSpatial + 2 - static_cast<int>(sums.dim());
-  c.weight = {c.K * sums.stride(0), sums.stride(0), sums.stride(1), {}};
-  for (int axis = missing; axis < kSpatial; ++axis) {
-    c.weight.spatial[axis] = sums.stride(axis - missing + 2);
-  }
-  implicit_gemm_weight_gradient<Pair>(simplify(c, false), bits(grad_output), bits(input), sums);
+  TORCH_INTERNAL_ASSERT(sums.strides() == grad_weight.strides());  // which `shape` has
+  implicit_gemm_weight_gradient<Pair>(simplify(shape, false), bits(grad_output), bits(input), sums);
   grad_weight.copy_(sums);
 }
 

@@ -11,10 +11,6 @@
 
 namespace cnn_ext {
 
-// Whether these drivers are what a tensor's dtype, this processor and the algorithm ask for.
-bool bfloat16_serves(const Tensor& operand, std::optional<cpu::Algorithm> named,
-                     const cpu::Convolution& shape, bool weight_gradient = false);
-
 void convolution_bfloat16(const cpu::Convolution& shape, const Tensor& input, const Tensor& weight,
                           const std::optional<Tensor>& bias, const Tensor& output);
 void input_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_output,

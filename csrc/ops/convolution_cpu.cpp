@@ -546,6 +546,34 @@ void weight_gradient(std::optional<Algorithm> named, const cpu::Convolution& sha
 
 bool has_kernels(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kDouble; }
 
+// Whether the processor's own instructions multiply a tensor.
+bool multiplied(const Tensor& t) {
+  return t.scalar_type() == at::kBFloat16 && cpu::multiplies_bfloat16();
+}
+
+// Whether maps of a tensor's dtype can be turned to channels_last: volumes of float64 are never so.
+bool can_turn(const Tensor& t) {
+  if (t.dim() == 5 && t.scalar_type() == at::kDouble) return false;
+  return has_kernels(t.scalar_type()) || multiplied(t);
+}
+
+// The algorithm of a whole pass: the one named, or what "auto" means.
+Algorithm chosen_for(const Tensor& operand, std::optional<Algorithm> named,
+                     const cpu::Convolution& shape, bool weight_gradient = false) {
+  if (named.has_value()) return *named;
+  const auto dtype = c10::toRealValueType(operand.scalar_type());
+  const auto precision = dtype == at::kDouble  ? cpu::Precision::float64
+                         : multiplied(operand) ? cpu::Precision::bfloat16
+                                               : cpu::Precision::float32;
+  const bool half = c10::isReducedFloatingType(dtype);  // of dense float32, some images at a time
+  return cpu::choose(shape, precision, weight_gradient, half || can_turn(operand));
+}
+
+// The same for some images: not chosen anew for fewer of them. By name Winograd takes no volumes.
+c10::string_view for_parts(Algorithm chosen, c10::string_view algorithm, int64_t dims) {
+  return chosen == Algorithm::winograd && dims != 4 ? algorithm : name_of(chosen);
+}
+
 // f(images, of the result likewise) for some images at a time, so many that these and theirs of the
 // result have at most `memory` elements for each thread, unless one has more.
 template <typename F>
@@ -589,15 +617,9 @@ const T* frozen_filters(const std::optional<Tensor>& filters, const cpu::Convolu
 // Small maps in NCHW, turned to channels_last and back
 // ---------------------------------------------------------------------------------------------
 
-bool turns(const Tensor& operand, std::optional<Algorithm> named, const cpu::Convolution& shape) {
-  const auto dtype = operand.scalar_type();
-  const bool bfloat16 = dtype == at::kBFloat16 && cpu::multiplies_bfloat16();
-  if (!has_kernels(dtype) && !bfloat16) return false;
-  if (operand.dim() == 5 && dtype == at::kDouble) return false;  // results are never channels_last
-  const auto chosen = named.has_value() ? *named
-                      : bfloat16        ? cpu::choose_bfloat16(shape)
-                                        : cpu::choose(shape, dtype == at::kFloat);
-  return chosen == Algorithm::implicit_gemm && cpu::turning_pays(shape);
+// Whether a convolution that implicit GEMM serves has its maps turned.
+bool turns(const Tensor& operand, Algorithm chosen, const cpu::Convolution& shape) {
+  return chosen == Algorithm::implicit_gemm && can_turn(operand) && cpu::turning_pays(shape);
 }
 
 // Between maps (N, rows, columns) and (N, columns, rows), each map dense.
@@ -657,14 +679,15 @@ Tensor convolve(const Tensor& input, const Tensor& weight, const std::optional<T
 
   auto shape = describe(input, weight, output, p);
   shape.relu = relu;
-  if (weight.numel() != 0 && turns(input, named, shape)) {
+  const Algorithm chosen = chosen_for(input, named, shape);
+  if (weight.numel() != 0 && turns(input, chosen, shape)) {
     turned(input, output, [&](const Tensor& x) {
       return convolve(x, weight, bias, filters, stride, padding, dilation, groups, relu,
                       "implicit_gemm");
     });
     return output;
   }
-  if (weight.numel() != 0 && bfloat16_serves(input, named, shape)) {
+  if (weight.numel() != 0 && multiplied(input) && chosen == Algorithm::implicit_gemm) {
     convolution_bfloat16(shape, input, weight, bias, output);
     return output;
   }
@@ -679,8 +702,9 @@ Tensor convolve(const Tensor& input, const Tensor& weight, const std::optional<T
     const Tensor w = weight.to(at::kFloat);
     std::optional<Tensor> b;
     if (bias.has_value()) b = bias->to(at::kFloat);
+    const auto way = for_parts(chosen, algorithm, input.dim());
     in_float32(input, output, [&](const Tensor& x) {
-      return convolve(x, w, b, filters, stride, padding, dilation, groups, relu, algorithm);
+      return convolve(x, w, b, filters, stride, padding, dilation, groups, relu, way);
     });
     return output;
   }
@@ -789,12 +813,14 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
     size[0] = g.sym_size(0);
     return convolution_input_gradient_cpu(g, w, size, stride, padding, dilation, groups, way);
   };
-  if (turns(weight, named, shape)) {
+  const Algorithm chosen = chosen_for(weight, named, shape);
+  if (turns(weight, chosen, shape)) {
     turned(grad_output, grad_input,
            [&](const Tensor& g) { return gradient(g, weight, "implicit_gemm"); });
     return grad_input;
   }
-  if (bfloat16_serves(weight, named, shape)) {
+  const bool by_windows = windows_tile(shape) && shape.taps() > cpu::kFewTaps;  // one product each
+  if (multiplied(weight) && chosen == Algorithm::implicit_gemm && !by_windows) {
     input_gradient_bfloat16(shape, grad_output, weight, grad_input);
     return grad_input;
   }
@@ -834,14 +860,16 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   if (grad_weight.numel() == 0) return grad_weight;
   if (grad_output.numel() == 0) return grad_weight.zero_();
   const auto shape = describe(input, grad_weight, grad_output, p);
-  if (bfloat16_serves(input, named, shape, true)) {
+  const Algorithm chosen = chosen_for(input, named, shape, true);
+  if (multiplied(input) && chosen == Algorithm::implicit_gemm) {
     weight_gradient_bfloat16(shape, grad_output, input, grad_weight);
     return grad_weight;
   }
   if (!has_kernels(input.scalar_type())) {
+    const auto way = input.is_complex() ? algorithm : for_parts(chosen, algorithm, input.dim());
     const auto gradient = [&](const Tensor& g, const Tensor& x) {
       return convolution_weight_gradient_cpu(g, x, weight_size, stride, padding, dilation, groups,
-                                             algorithm);
+                                             way);
     };
     if (input.is_complex()) return grad_weight.copy_(by_real_parts(grad_output, input, gradient));
     Tensor sum;

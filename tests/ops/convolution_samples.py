@@ -161,8 +161,8 @@ LAYOUTS = [
 ] + [replace(s, layout="channels_last_3d") for s in SAMPLES if s.name in VOLUMES]
 # Read where they lie, or not, where the cache would hold few of them.
 LAYOUTS += [
-    Sample(f"pointwise, {C} channels", 1, C, 20, (9, 8), (1, 1), layout="channels_last")
-    for C in (512, 1024)
+    Sample(f"pointwise, {C} to {K}", 1, C, K, (9, 8), (1, 1), layout="channels_last")
+    for C, K in ((512, 20), (1024, 20), (1100, 16), (1100, 32))
 ]
 ALL = SAMPLES + LAYOUTS
 
@@ -170,7 +170,7 @@ ALL = SAMPLES + LAYOUTS
 IN_PARTS = [
     Sample("small maps, many", 420, 34, 33, (14, 15), (1, 1)),
     Sample("large maps of odd channels", 5, 17, 8, (150, 160), (3, 3), padding=1),
-    Sample("uncovered", 5, 5, 3, (310, 301), (2, 3), stride=3),
+    Sample("uncovered", 5, 5, 41, (310, 301), (2, 3), stride=3),
 ]
 
 DEPTHWISE = [

@@ -230,6 +230,11 @@ LAST = {"memory_format": torch.channels_last}
         ((4, 64, 31, 31), (64, 64, 3, 3), {"padding": 1, "stride": 2}, "direct"),  # 16 cells to a row
         ((4, 64, 29, 29), (64, 64, 3, 3), {"padding": 1, "stride": 2}, "implicit_gemm"),  # turned
         ((4, 15, 29, 29), (64, 15, 3, 3), {"padding": 1, "stride": 2}, "direct"),
+        ((4, 64, 29, 29), (64, 32, 3, 3), {"padding": 1, "stride": 2, "groups": 2}, "direct"),
+        ((4, 64, 12), (64, 64, 5), {"padding": 2}, "direct"),  # of one row
+        ((2, 32, 8, 12, 12), (32, 32, 3, 3, 3), {"padding": 1}, "implicit_gemm"),
+        ((2, 32, 8, 12, 12), (32, 32, 3, 3, 3), {"padding": 1, "dtype": torch.float64}, "direct"),
+        ((4, 64, 29, 29), (64, 64, 3, 3), {"stride": 2, "dtype": torch.complex64}, "direct"),
         ((4, 3, 224, 224), (64, 3, 3, 3), {"stride": 2, **LAST}, "direct"),
         ((4, 64, 224, 224), (64, 64, 3, 3), {"padding": 1, **LAST}, "winograd"),
         ((4, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "weight_gradient": True}, "implicit_gemm"),
@@ -268,6 +273,7 @@ PAIRED = [  # where the processor multiplies bfloat16
     ((4, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}, "direct"),  # depthwise
     ((4, 64, 560), (16, 64, 9), {"weight_gradient": True}, "direct"),  # few filters
     ((4, 64, 560), (64, 64, 9), {"weight_gradient": True}, "implicit_gemm"),
+    ((4, 64, 28, 28), (16, 64, 3, 3), {"padding": 1, "weight_gradient": True}, "implicit_gemm"),
 ]
 
 

@@ -156,6 +156,37 @@ inline bool direct_weight_gradient_pays(const Convolution& c) {
   return direct_serves(c) && least_band(c) <= kGoodBand;
 }
 
+// `single`: float32. Winograd's errors, some three times those of the direct sum, are within what
+// float32 users accept of a convolution, but nobody asks for float64 to lose a digit.
+inline Algorithm choose(const Convolution& c, bool single, bool weight_gradient = false) {
+  if (depthwise(c)) return Algorithm::direct;
+  if (single && winograd_serves(c) && winograd_saves(c, c, 2.0 / 3)) return Algorithm::winograd;
+  if (single && winograd_serves_phases(c) && winograd_saves(c, of_phases(c), 2.0 / 3)) {
+    return Algorithm::winograd;
+  }
+  const bool direct = weight_gradient ? direct_weight_gradient_pays(c) : direct_pays(c);
+  return direct ? Algorithm::direct : Algorithm::implicit_gemm;
+}
+
+constexpr int64_t kFewFilters = 32;  // of a weight gradient
+
+// Of bfloat16, where the processor multiplies it at twice the rate of float32: implicit GEMM over
+// pairs, or what serves float32. Winograd pays where it saves two thirds of the multiplications;
+// direct convolution where pairs of channels would be half empty, channels of a group few, or in a
+// weight gradient filters.
+inline Algorithm choose_bfloat16(const Convolution& c, bool weight_gradient = false) {
+  const Algorithm single = choose(c, true, weight_gradient);
+  bool pays = depthwise(c);
+  if (single == Algorithm::winograd) {
+    const bool plain = winograd_serves(c);
+    pays = !weight_gradient && winograd_saves(c, plain ? c : of_phases(c), 1.0 / 3);
+  } else if (single == Algorithm::direct && !pays) {
+    const bool few_channels = c.C == 1 || (c.G > 1 && c.C < kWinogradChannels);
+    pays = weight_gradient ? c.K < kFewFilters : few_channels;
+  }
+  return pays ? single : Algorithm::implicit_gemm;
+}
+
 constexpr int64_t kShortRow = 16;  // pixels: of a vector in float32
 
 inline bool dense_planes(const FeatureMapStrides& s, const int64_t* size) {
@@ -176,31 +207,16 @@ inline bool turning_pays(const Convolution& c) {
   return dense_planes(c.input, c.in) && dense_planes(c.output, c.out);
 }
 
-// `single`: float32. Winograd's errors, some three times those of the direct sum, are within what
-// float32 users accept of a convolution, but nobody asks for float64 to lose a digit.
-inline Algorithm choose(const Convolution& c, bool single, bool weight_gradient = false) {
-  if (depthwise(c)) return Algorithm::direct;
-  if (single && winograd_serves(c) && winograd_saves(c, c, 2.0 / 3)) return Algorithm::winograd;
-  if (single && winograd_serves_phases(c) && winograd_saves(c, of_phases(c), 2.0 / 3)) {
-    return Algorithm::winograd;
-  }
-  const bool direct =
-      weight_gradient ? direct_weight_gradient_pays(c) : direct_pays(c) && !turning_pays(c);
-  return direct ? Algorithm::direct : Algorithm::implicit_gemm;
-}
+enum class Precision { float64, float32, bfloat16 };  // bfloat16: where the processor multiplies it
 
-// Of bfloat16, where the processor multiplies it at twice the rate of float32: implicit GEMM over
-// pairs, or what serves float32. Winograd pays where it saves two thirds of the multiplications,
-// and the others where pairs of channels would be half empty or filters few.
-inline Algorithm choose_bfloat16(const Convolution& c, bool weight_gradient = false) {
-  const Algorithm single = choose(c, true, weight_gradient);
-  if (depthwise(c)) return single;
-  bool pays = c.C == 1 || (c.G > 1 && c.C < kShortRow);
-  if (single == Algorithm::winograd) {
-    pays = winograd_saves(c, winograd_serves(c) ? c : of_phases(c), 1.0 / 3);
-  }
-  if (weight_gradient) pays = c.K < 32;
-  return pays ? single : Algorithm::implicit_gemm;
+// What "auto" means. `turns`: whether maps can be turned, which are then implicit GEMM's.
+inline Algorithm choose(const Convolution& c, Precision precision, bool weight_gradient,
+                        bool turns) {
+  const Algorithm chosen = precision == Precision::bfloat16
+                               ? choose_bfloat16(c, weight_gradient)
+                               : choose(c, precision == Precision::float32, weight_gradient);
+  const bool turned = chosen == Algorithm::direct && turns && !weight_gradient && turning_pays(c);
+  return turned ? Algorithm::implicit_gemm : chosen;
 }
 
 }  // namespace cnn_ext::cpu

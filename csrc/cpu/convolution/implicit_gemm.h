@@ -3,7 +3,7 @@
 // the input gradient is the same kernel under another geometry (flipped filters), the weight
 // gradient a product that sums over pixels. Included by isa/*.cpp (see vec.h).
 //
-// Threads, and what the strides mean, are the caller's business: csrc/ops/convolution_cpu.cpp.
+// Threads, and what the strides mean, are the caller's business: csrc/ops/convolution_gemm.h.
 
 constexpr int64_t kReductionBlock =
     256;                              // entries per block: a packed panel of patches stays in L1
@@ -175,6 +175,17 @@ bool sums_in_output(const Blocking& cut) {
   return cut.blocks == 1 || !kPairs<T>;
 }
 
+// A tile of packed columns, which may fill only the first half of it.
+template <typename T, typename To>
+void multiply_columns(bool narrow, int64_t rows, int64_t k, const T* a, int64_t lda, const T* b,
+                      To* tile, const Finish<Sum<T>>& finish) {
+  if (narrow) {
+    multiply_narrow<T>(rows, k, a, lda, b, Tile<T>::kCols, tile, finish);
+  } else {
+    multiply<T>(rows, k, a, lda, b, Tile<T>::kCols, tile, finish);
+  }
+}
+
 // A task whose pixels are read where they lie, in rows: tiles may start at any of them.
 template <typename T>
 void convolve_in_place(const ConvolutionForward<T>& p, int64_t g, const Run* runs, int64_t count,
@@ -205,12 +216,6 @@ void convolve_in_place(const ConvolutionForward<T>& p, int64_t g, const Run* run
       finish.accumulate = block > 0;
       finish.relu = done && shape.relu;
       if (done && p.bias != nullptr) finish.bias = bias_panel(p, g, panel);
-      const auto product = [&](int64_t here, const T* from, auto* tile) {
-        const auto multiply_columns =
-            narrow ? multiply_narrow<T, std::remove_pointer_t<decltype(tile)>>
-                   : multiply<T, false, std::remove_pointer_t<decltype(tile)>>;
-        multiply_columns(here, r1 - r0, from, from_step, filters, kCols, tile, finish);
-      };
       Sum<T>* const sums =
           tiles + (cut.blocks == 1 ? 0 : (panel - panel0) * cut.pixel_block * kCols);
       for (const Run* run = runs; run < runs + count; ++run) {
@@ -223,9 +228,9 @@ void convolve_in_place(const ConvolutionForward<T>& p, int64_t g, const Run* run
           const int64_t here = run->length - q < rows ? run->length - q : rows;
           Sum<T>* const sum = sums + (cut.blocks == 1 ? 0 : (run->column + q) * kCols);
           if (in_output) {
-            product(here, from, to);
+            multiply_columns(narrow, here, r1 - r0, from, from_step, filters, to, finish);
           } else {
-            product(here, from, sum);
+            multiply_columns(narrow, here, r1 - r0, from, from_step, filters, sum, finish);
             if (done) put_rows<T>(sum, here, columns, to, to_step);
           }
           from += rows * from_step;
@@ -315,19 +320,16 @@ void convolve(const ConvolutionForward<T>& p, int64_t first_task, int64_t last_t
             in_output &= pixels_here == kCols && run_count == 1 && to.spatial[2] == 1;
             if (in_output) finish.row = to.c;
           }
-          const auto product = [&](auto* sums) {
-            const T* const pixels = patches + i * pixel_side * cut.block;
-            if (cut.pixels_on_rows) {
-              multiply<T>(pixels_here, r1 - r0, pixels, cut.block, filters, kCols, sums, finish);
-            } else {
-              multiply<T>(filters_here, r1 - r0, filters, cut.block, pixels, kCols, sums, finish);
-            }
-          };
+          const T* const pixels = patches + i * pixel_side * cut.block;
+          const T* const a = cut.pixels_on_rows ? pixels : filters;
+          const T* const b = cut.pixels_on_rows ? filters : pixels;
+          const int64_t rows = cut.pixels_on_rows ? pixels_here : filters_here;
           if (in_output) {
-            product(output + pixel_offset(to, *run) + k * to.c);
+            Result<T>* const cells = output + pixel_offset(to, *run) + k * to.c;
+            multiply<T>(rows, r1 - r0, a, cut.block, b, kCols, cells, finish);
             continue;
           }
-          product(tile);
+          multiply<T>(rows, r1 - r0, a, cut.block, b, kCols, tile, finish);
           if (!done) continue;
           if (cut.pixels_on_rows) {
             store_pixels_on_rows(p, output, k, filters_here, run, run_count, tile);
@@ -376,8 +378,9 @@ GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads)
 // Elements of workspace that one thread needs for `weight_gradient`.
 template <typename T>
 int64_t weight_gradient_workspace(const GradientBlocking& cut) {
-  const int64_t panel = kPairs<T> ? Tile<T>::kCols : 0;  // before its pixels are paired
-  return cut.pixel_block * (cut.filter_chunk + cut.chunk + panel) + cut.filter_chunk * cut.chunk;
+  const int64_t block = kPairs<T> ? cut.pixel_block / 2 : cut.pixel_block;
+  const int64_t spare = kPairs<T> ? Tile<T>::kCols : 0;  // a panel before its pixels are paired
+  return block * (cut.filter_chunk + cut.chunk + spare) + cut.filter_chunk * cut.chunk;
 }
 
 // Channels first <= c < last of every run's pixels, where they are innermost in memory, as
@@ -496,8 +499,7 @@ void weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first_task, 
     // Columns that no filter or patch entry fills are multiplied all the same.
     T* const last_panel =
         (cut.filters_on_rows ? patches : gradients) + (col_tiles - 1) * kCols * block;
-    for (int64_t i = 0; i < kCols * block; ++i) last_panel[i] = T(0);
-    for (int64_t i = 0; kPairs<T> && i < kCols * block; ++i) spare[i] = T(0);
+    __builtin_memset(kPairs<T> ? spare : last_panel, 0, kCols * block * sizeof(T));
 
     const int64_t begin = split * shape.pixels() / cut.splits;
     const int64_t end = (split + 1) * shape.pixels() / cut.splits;

@@ -145,7 +145,7 @@ inline TapRange tap_range(const Convolution& shape, int64_t tap, int64_t first, 
 // A number as an entry of the sum. Where those are pairs it must be one of bfloat16's; its
 // neighbour is zero.
 template <typename T>
-inline T entry_of(Sum<T> value) {
+inline T entry_of(Sum<T> value) {  // of operands that are paired later, never asked for
   if constexpr (std::is_same_v<T, Sum<T>>) {
     return value;
   } else {
