@@ -87,9 +87,9 @@ def convolution_algorithm(
     - ``"direct"`` for filters of 5 to 1024 cells whose windows overlap, reach over no more than half a
       row of the output, and need a band of input rows that fits the cache; in channels_last with 16
       channels or more only at stride 1, and not for small maps;
-    - ``"implicit_gemm"`` for the rest. Small maps, which it turns to channels_last: dense ones in NCHW,
-      higher than one row, whose rows have fewer than 16 cells in the output and 32 in the input, with 16
-      channels and filters or more and no groups; neither complex nor, in volumes, float64.
+    - ``"implicit_gemm"`` for the rest, and for small maps, which it turns to channels_last: dense ones
+      in NCHW, higher than one row, with fewer than 16 cells to a row of the output and 32 of the input,
+      16 channels and filters or more and no groups; neither complex nor, in volumes, float64.
 
     bfloat16, where the processor multiplies it itself, is by ``"implicit_gemm"`` in place of Winograd
     that saves less than two thirds of the multiplications or is asked for a weight gradient, and in
@@ -97,8 +97,8 @@ def convolution_algorithm(
     channels or, in a weight gradient, of fewer than 32 filters.
 
     The input gradient of a strided convolution follows the rule in each phase of the stride (but for
-    small maps, and bfloat16 that is multiplied, which are by implicit GEMM in all or in none; of windows
-    that lie side by side it may be one product, with ``"implicit_gemm"``). The weight
+    small maps, and bfloat16 that is multiplied: by implicit GEMM in all or in none; of windows that
+    lie side by side it may be one product, with ``"implicit_gemm"``). The weight
     gradient is ``"direct"``, where it is not Winograd, for fewer than 32 filters, and in channels_last
     for fewer than 16 channels, unless a filter reaches over more than a row of the output.
 
@@ -132,8 +132,9 @@ def convolution_algorithm(
     stride, dilation = _per_axis(stride, axes), _per_axis(dilation, axes)
     amounts = padding_amounts(padding, input_size[2:], weight_size[2:], stride, dilation)
     channels_last = memory_format in (torch.channels_last, torch.channels_last_3d)
+    name = str(dtype).removeprefix("torch.")
     return _C.chosen_algorithm(
-        str(dtype).removeprefix("torch."), channels_last, weight_gradient, tuple(input_size), tuple(weight_size), stride, amounts,
+        name, channels_last, weight_gradient, tuple(input_size), tuple(weight_size), stride, amounts,
         dilation, groups,
     )  # fmt: skip
 
