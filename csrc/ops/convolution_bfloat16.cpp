@@ -5,7 +5,6 @@
 
 #include "convolution_gemm.h"
 #include "convolution_shape.h"
-#include "memory.h"
 
 namespace cnn_ext {
 namespace {
