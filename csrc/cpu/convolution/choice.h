@@ -1,5 +1,6 @@
-// Which algorithm serves which convolution: what "auto" means. A function of the shape and the
-// dtype alone, never of a timing, so that results do not change from run to run.
+// Which algorithm serves which convolution: what "auto" means. A function of the shape, the
+// strides, the dtype and, in bfloat16, the processor, never of a timing, so that results do not
+// change from run to run.
 #pragma once
 
 #include "geometry.h"
@@ -156,6 +157,7 @@ inline bool direct_weight_gradient_pays(const Convolution& c) {
   return direct_serves(c) && least_band(c) <= kGoodBand;
 }
 
+// Of maps as they lie; what "auto" means is the last of these functions.
 // `single`: float32. Winograd's errors, some three times those of the direct sum, are within what
 // float32 users accept of a convolution, but nobody asks for float64 to lose a digit.
 inline Algorithm choose(const Convolution& c, bool single, bool weight_gradient = false) {

@@ -143,9 +143,9 @@ inline TapRange tap_range(const Convolution& shape, int64_t tap, int64_t first, 
 }
 
 // A number as an entry of the sum. Where those are pairs it must be one of bfloat16's; its
-// neighbour is zero.
+// neighbour is zero. (Not for bfloat16 that is paired later, which has no such entries.)
 template <typename T>
-inline T entry_of(Sum<T> value) {  // of operands that are paired later, never asked for
+inline T entry_of(Sum<T> value) {
   if constexpr (std::is_same_v<T, Sum<T>>) {
     return value;
   } else {
