@@ -74,10 +74,8 @@ def test_both_builds_agree_in_float64_to_rounding(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    ("algorithm", "rtol", "steps"), [("implicit_gemm", 1e-5, 10), ("auto", 1e-4, 3)]
-)
-def test_both_builds_agree_in_float32_to_the_documented_bounds(name, algorithm, rtol, steps):
+@pytest.mark.parametrize(("algorithm", "rtol"), [("implicit_gemm", 1e-5), ("auto", 1e-4)])
+def test_both_builds_agree_in_float32_to_the_documented_bounds(name, algorithm, rtol):
     """Winograd's roundings, in `auto`, are some three times larger, and batch norms pass them on."""
 
     def build(layers):
@@ -85,7 +83,7 @@ def test_both_builds_agree_in_float32_to_the_documented_bounds(name, algorithm, 
 
     image = torch.randn(4, 3, 32, 32)
     with cnn_ext.default_algorithm(algorithm):
-        assert_twins(build, image, LOSS, rtol, later=1e-3, dtype=torch.float, steps=steps)
+        assert_twins(build, image, LOSS, rtol, later=1e-4, dtype=torch.float)
 
 
 def test_the_papers_initialisation_has_variance_one_hundredth():
