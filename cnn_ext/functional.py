@@ -621,6 +621,53 @@ def max_pool2d(
     return pool.max_pool2d(input, size, step, border, apart, ceil_mode)
 
 
+DENSE_ROWS = 256  # of the input, at most,
+DENSE_WEIGHTS = 1 << 20  # and numbers, at least, of a dense layer that is ours
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A fully connected (dense) layer, as :func:`torch.nn.functional.linear`: input weightᵀ + bias.
+
+    It is a convolution of maps of one cell, or of any map that the filter covers. Few inputs with many
+    weights, as AlexNet's and VGG's, wait for the memory that the weights are in: kernels of ours read
+    them once, where they lie, for 256 rows of input at most and 2²⁰ weights or more on the CPU in float32
+    and float64, outside autocast. All else is torch's matrix product.
+
+    Args:
+        input: (..., in_features), rows of input.
+        weight: (out_features, in_features).
+        bias: (out_features,) or None.
+
+    Returns:
+        (..., out_features).
+
+    Raises:
+        RuntimeError: sizes, dtypes or devices do not fit one another.
+
+    Example:
+        >>> import torch
+        >>> x, w, b = torch.ones(2, 3), torch.eye(4, 3), torch.tensor([0.0, 0.0, 0.0, 5.0])
+        >>> linear(x, w, b)
+        tensor([[1., 1., 1., 5.],
+                [1., 1., 1., 5.]])
+    """
+    if not is_dense(input, weight):
+        return F.linear(input, weight, bias)
+    rows = input.reshape(-1, weight.shape[1], 1)
+    output = convolution(rows, weight.unsqueeze(2), bias, (1,), (0, 0), (1,), 1, "implicit_gemm")
+    return output.view(*input.shape[:-1], weight.shape[0])
+
+
+def is_dense(input: Tensor, weight: Tensor) -> bool:
+    """Whether kernels of ours serve a linear layer: see :func:`linear`."""
+    if weight.dim() != 2 or weight.numel() < DENSE_WEIGHTS or input.shape[-1:] != weight.shape[1:]:
+        return False
+    if not 0 < input.numel() <= DENSE_ROWS * weight.shape[1] or _autocast_is_on("cpu"):
+        return False
+    of_ours = (torch.float32, torch.float64)
+    return input.device.type == weight.device.type == "cpu" and input.dtype == weight.dtype in of_ours
+
+
 def color_pca(input: Tensor, eigenvectors: Tensor, eigenvalues: Tensor, alphas: Tensor) -> Tensor:
     """Colour PCA: adds ``eigenvectors @ (alphas * eigenvalues)`` to every pixel.
 

@@ -14,7 +14,7 @@ from cnn_ext import functional
 
 NAMES = [
     "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "unfold",
-    "max_pool2d",
+    "max_pool2d", "linear",
 ]  # fmt: skip
 DATABASE = {op.name.rpartition(".")[2]: op for op in op_db if op.name.startswith("nn.functional.")}
 names = pytest.mark.parametrize("name", NAMES)

@@ -55,13 +55,13 @@ class AlexNet2012(nn.Module):
         self.classifier = nn.Sequential(
             OrderedDict(
                 [
-                    ("fc6", nn.Linear(k5 * cells * cells, hidden)),
+                    ("fc6", layers.Linear(k5 * cells * cells, hidden)),
                     ("relu6", nn.ReLU(inplace=True)),
                     ("drop6", nn.Dropout(dropout)),
-                    ("fc7", nn.Linear(hidden, hidden)),
+                    ("fc7", layers.Linear(hidden, hidden)),
                     ("relu7", nn.ReLU(inplace=True)),
                     ("drop7", nn.Dropout(dropout)),
-                    ("fc8", nn.Linear(hidden, num_classes)),
+                    ("fc8", layers.Linear(hidden, num_classes)),
                 ]
             )
         )
@@ -117,12 +117,12 @@ class OneWeirdTrick(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(cells)  # the identity on image_size
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear(k5 * cells * cells, hidden),
+            layers.Linear(k5 * cells * cells, hidden),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
+            layers.Linear(hidden, hidden),
             nn.ReLU(inplace=True),
-            nn.Linear(hidden, num_classes),
+            layers.Linear(hidden, num_classes),
         )
 
     def reset_parameters(self, scheme: str = "torchvision") -> None:

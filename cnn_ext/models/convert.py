@@ -79,7 +79,7 @@ def left_alone(model: torch.nn.Module, *, exclude: Iterable[str] = ()) -> dict[s
         twins = [theirs.__name__ for theirs in TWINS if issubclass(kind, theirs)]
         if isinstance(module, torch.jit.ScriptModule):
             twins = [theirs.__name__ for theirs in TWINS if theirs.__name__ == module.original_name]
-        if not twins:
+        if not twins or _multiplies_otherwise(kind):
             continue
         if module in excluded:
             reasons[name] = EXCLUDED
@@ -89,6 +89,11 @@ def left_alone(model: torch.nn.Module, *, exclude: Iterable[str] = ()) -> dict[s
             of = twins[-1]  # LazyConv2d is a Conv2d too: the table has the plain ones first
             reasons[name] = f"{kind.__name__} is a subclass of {of}, perhaps with a forward of its own"
     return reasons
+
+
+def _multiplies_otherwise(kind: type[torch.nn.Module]) -> bool:
+    """Whether it is another kind of linear layer: attention's, an adapter's. They are many."""
+    return issubclass(kind, torch.nn.Linear) and kind not in TWINS
 
 
 def _modules_in(model: torch.nn.Module, names: Iterable[str]) -> set[torch.nn.Module]:

@@ -70,7 +70,7 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
         parameter.requires_grad_(False)
         parameter.grad = None
     for module in tuple(frozen.modules()):
-        if parametrize.type_before_parametrizations(module) in (*FROZEN, torch.nn.Linear):
+        if parametrize.type_before_parametrizations(module) in (*FROZEN, nn.Linear):
             _materialise(module)
     relus = _fuse(frozen) if fuse else set()
     for module in tuple(frozen.modules()):
@@ -205,7 +205,7 @@ class FrozenConv3d(_FrozenConvolution, nn.Conv3d):
     """A :class:`cnn_ext.nn.Conv3d` in a frozen model."""
 
 
-class FrozenLinear(_Frozen, torch.nn.Linear):
+class FrozenLinear(_Frozen, nn.Linear):
     """A linear layer in a frozen model, with a batch norm folded into it."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -273,7 +273,7 @@ def _fuse(model: torch.nn.Module) -> set[torch.nn.Module]:
     norms, relus = followers(model, _can_fold, _can_rectify)
     for layer, norm in norms.items():
         _fold(layer, norm)
-        if isinstance(layer, torch.nn.Linear):
+        if isinstance(layer, nn.Linear):
             layer.__class__ = FrozenLinear
     for module in {*norms.values(), *relus.values()}:
         module.__class__ = torch.nn.Identity
@@ -286,7 +286,7 @@ NORMS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     nn.Conv1d: torch.nn.BatchNorm1d,
     nn.Conv2d: torch.nn.BatchNorm2d,
     nn.Conv3d: torch.nn.BatchNorm3d,
-    torch.nn.Linear: torch.nn.BatchNorm1d,
+    nn.Linear: torch.nn.BatchNorm1d,
 }
 
 

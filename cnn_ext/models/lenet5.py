@@ -181,8 +181,8 @@ class LeNet5(nn.Module):
         self.c3 = layers.Conv2d(6, 16, 5)
         self.s4 = layers.MaxPool2d(2)
         self.c5 = layers.Conv2d(16, 120, 5)
-        self.f6 = nn.Linear(120, 84)
-        self.output = nn.Linear(84, num_classes)
+        self.f6 = layers.Linear(120, 84)
+        self.output = layers.Linear(84, num_classes)
         self.relu = nn.ReLU()
 
     def forward(self, input: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ class LeNet51998(nn.Module):
         self.c3 = TableConv2d(6, C3_CONNECTIONS, 5, layers)
         self.s4 = Subsampling(16)
         self.c5 = layers.Conv2d(16, 120, 5)
-        self.f6 = nn.Linear(120, 84)
+        self.f6 = layers.Linear(120, 84)
         self.output = EuclideanRBF(centres[:num_classes])
         self.squash = ScaledTanh()
         self.reset_parameters()

@@ -59,18 +59,18 @@ class VGG(nn.Module):
         self.avgpool: nn.Module
         if head == "gap":
             self.avgpool = nn.AdaptiveAvgPool2d(1)
-            self.classifier = nn.Sequential(nn.Linear(channels, num_classes))
+            self.classifier = nn.Sequential(layers.Linear(channels, num_classes))
         else:
             cells = image_size // 32
             self.avgpool = nn.AdaptiveAvgPool2d(cells)  # the identity on image_size
             self.classifier = nn.Sequential(
-                nn.Linear(channels * cells * cells, hidden),
+                layers.Linear(channels * cells * cells, hidden),
                 nn.ReLU(inplace=True),
                 nn.Dropout(dropout),
-                nn.Linear(hidden, hidden),
+                layers.Linear(hidden, hidden),
                 nn.ReLU(inplace=True),
                 nn.Dropout(dropout),
-                nn.Linear(hidden, num_classes),
+                layers.Linear(hidden, num_classes),
             )
         if init:
             self.reset_parameters(init)

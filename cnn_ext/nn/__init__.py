@@ -13,6 +13,7 @@ from cnn_ext.nn.convolution import (
     LazyConv2d,
     LazyConv3d,
 )
+from cnn_ext.nn.linear import LazyLinear, Linear
 from cnn_ext.nn.local_response_norm import LocalResponseNorm
 from cnn_ext.nn.max_pool import MaxPool2d
 
@@ -27,6 +28,8 @@ __all__: list[str] = [
     "LazyConv1d",
     "LazyConv2d",
     "LazyConv3d",
+    "LazyLinear",
+    "Linear",
     "LocalResponseNorm",
     "MaxPool2d",
 ]

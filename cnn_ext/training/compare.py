@@ -205,9 +205,9 @@ def _layer(
     rounds: int,
 ) -> Layer:
     """One row: errors, times and memory of both builds."""
-    swapped = type(ours) is not type(theirs)
+    algorithm = chosen_algorithm(ours, call) if type(ours) is not type(theirs) else None
     exact = _double(theirs)
-    builds = [ours, theirs] if swapped else [theirs]
+    builds = [ours, theirs] if algorithm else [theirs]
     measured = _measure(builds, exact, call, rounds)
     ours_, theirs_ = measured[0], measured[-1]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -217,7 +217,7 @@ def _layer(
     return Layer(
         name=name,
         kind=type(ours).__name__,
-        algorithm=chosen_algorithm(ours, call) if swapped else None,
+        algorithm=algorithm,
         input_shape=tuple(tensors[0].shape),
         output_shape=tuple(tensors[-1].shape),
         parameters=sum(p.numel() for p in theirs.parameters()),
@@ -388,8 +388,13 @@ def _receptive_fields(model: torch.nn.Module, inputs: tuple) -> dict[str, tuple[
     return {}
 
 
-def chosen_algorithm(module: torch.nn.Module, call: Call) -> str:
-    """What the module computes with; ``"auto"`` is resolved for convolutions, by their shape."""
+def chosen_algorithm(module: torch.nn.Module, call: Call) -> str | None:
+    """What the module computes with; ``"auto"`` is resolved for convolutions, by their shape.
+
+    None for a linear layer that leaves the call to torch.
+    """
+    if isinstance(module, nn.Linear):
+        return "dense" if functional.is_dense(call.arguments[0], module.weight) else None
     asked = getattr(module, "algorithm", None)
     if asked is None:
         return "taps" if isinstance(module, nn.MaxPool2d) else "fused"

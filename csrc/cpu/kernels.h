@@ -24,6 +24,7 @@
   X(forward_workspace, int64_t, (const Blocking&))                                             \
   X(pack_all_filters, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))       \
   X(convolve, void, (const ConvolutionForward<T>&, int64_t first, int64_t last, T* workspace)) \
+  X(dense, void, (const ConvolutionForward<T>&, int64_t first, int64_t last))                  \
   X(plan_weight_gradient, GradientBlocking, (const Convolution&, int64_t threads))             \
   X(weight_gradient_workspace, int64_t, (const GradientBlocking&))                             \
   X(weight_gradient, void,                                                                     \
@@ -32,6 +33,9 @@
 #define CNN_EXT_KERNEL_SLOTS(X)                                                                  \
   X(turn_map, void,                                                                              \
     (const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row))     \
+  X(dense_columns, int64_t, (const Convolution&))                                                \
+  X(dense_by_channels, void,                                                                     \
+    (const ConvolutionForward<T>&, int64_t first, int64_t last, T* workspace))                   \
   X(vectors, int64_t, (int64_t channels))                                                        \
   X(plan_winograd, Winograd,                                                                     \
     (const Convolution&, int64_t most_tiles, int64_t threads, bool weight_gradient))             \

@@ -858,6 +858,7 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   const auto p = make_parameters(op, grad_weight.dim() - 2, stride, padding, dilation, groups);
   const auto named = named_algorithm(op, algorithm, weight_size, p);
   if (grad_weight.numel() == 0) return grad_weight;
+  with_huge_pages(grad_weight);
   if (grad_output.numel() == 0) return grad_weight.zero_();
   const auto shape = describe(input, grad_weight, grad_output, p);
   const Algorithm chosen = chosen_for(input, named, shape, true);

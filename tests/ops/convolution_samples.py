@@ -173,6 +173,16 @@ IN_PARTS = [
     Sample("uncovered", 5, 5, 41, (310, 301), (2, 3), stride=3),
 ]
 
+# Few pixels and so many filters that they are read where they lie: dense layers.
+DENSE = [
+    Sample("dense, one input", 1, 2051, 67, (1,), (1,)),
+    Sample("dense", 5, 1031, 131, (1, 1), (1, 1)),
+    Sample("dense, 64 inputs", 64, 519, 269, (1,), (1,), bias=False),
+    Sample("dense, many weights", 70, 2101, 2050, (1, 1), (1, 1)),
+    Sample("a large filter that covers its input", 3, 60, 131, (5, 7), (5, 7)),
+    Sample("few pixels of one image", 1, 1040, 130, (3, 5), (1, 1), layout="channels_last"),
+]
+
 DEPTHWISE = [
     s for s in [*ALL, *(replace(s, layout="channels_last") for s in SAMPLES if s.axes == 2)]
     if s.C == s.K == s.groups > 1

@@ -13,6 +13,7 @@ from cnn_ext.ops import ConvolutionFunction
 from cnn_ext.ops.convolution import convolution
 from tests.ops.convolution_samples import (
     ALL,
+    DENSE,
     DEPTHWISE,
     DIRECT,
     IN_PARTS,
@@ -123,6 +124,32 @@ def test_bfloat16_with_and_without_instructions_of_its_own(sample, algorithm, cp
 def test_some_images_at_a_time(sample, dtype, threads):
     torch.set_num_threads(threads)
     assert_all_three_are_torchs(sample, dtype, "implicit_gemm")
+
+
+@pytest.mark.parametrize("sample", DENSE, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_few_pixels_with_many_filters(sample, dtype, cpu_capability):
+    assert_all_three_are_torchs(sample, dtype, "auto")
+
+
+@pytest.mark.parametrize("sample", DENSE, ids=str)
+@pytest.mark.parametrize("cpu_capability", ["avx2", "avx512", "avx512_bf16"], indirect=True)
+def test_few_pixels_with_many_filters_in_bfloat16(sample, cpu_capability):
+    assert_all_three_are_torchs(sample, torch.bfloat16, "auto")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_few_pixels_with_many_filters_in_any_strides(dtype, cpu_capability):
+    """As the tests above, but for filters that lie channel by channel, with a bias and a ReLU."""
+    x, w, b = torch.randn(5, 700, 1), torch.randn(700, 300).t().unsqueeze(2), torch.randn(300)
+    x, w, b = (t.to(dtype) for t in (x, w, b))
+    exact = F.conv1d(x.double(), w.double(), b.double())
+    geometry = ([1], [0], [1], 1, "auto")
+    assert_close(ops.convolution(x, w, b, *geometry), exact, BOUNDS[dtype])
+    assert_close(ops.convolution_relu(x, w, b, *geometry), exact.relu(), BOUNDS[dtype])
+    x = torch.cat([x, x])[::2]  # every second row
+    exact = F.conv1d(x.double(), w.double(), b.double())
+    assert_close(ops.convolution(x, w.contiguous(), b, *geometry), exact, BOUNDS[dtype])
 
 
 @pytest.mark.parametrize("sample", DIRECT, ids=str)

@@ -24,6 +24,7 @@ namespace cnn_ext::cpu::avx512_bf16 {
 #include "../convolution/pack.h"
 #include "../convolution/pairs.h"
 #include "../convolution/implicit_gemm.h"
+#include "../convolution/dense.h"
 
 const Kernels<Pair>& kernels() {
   using T = Pair;
