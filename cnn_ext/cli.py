@@ -129,7 +129,15 @@ def _add_bench(commands) -> None:
         "what",
         nargs="?",
         default="all",
-        choices=["convolution", "networks", "max_pool", "local_response_norm", "color_pca", "all"],
+        choices=[
+            "convolution",
+            "networks",
+            "linear",
+            "max_pool",
+            "local_response_norm",
+            "color_pca",
+            "all",
+        ],
         help="default: all",
     )
     command.add_argument(

@@ -628,10 +628,10 @@ DENSE_WEIGHTS = 1 << 20  # and numbers, at least, of a dense layer that is ours
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A fully connected (dense) layer, as :func:`torch.nn.functional.linear`: input weightᵀ + bias.
 
-    It is a convolution of maps of one cell, or of any map that the filter covers. Few inputs with many
-    weights, as AlexNet's and VGG's, wait for the memory that the weights are in: kernels of ours read
-    them once, where they lie, for 256 rows of input at most and 2²⁰ weights or more on the CPU in float32
-    and float64, outside autocast. All else is torch's matrix product.
+    It is a convolution of maps of one cell. Few inputs with many weights, as AlexNet's and VGG's, wait
+    for the memory that the weights are in: kernels of ours read them once, where they lie, for 256 rows
+    of input at most and 2²⁰ weights or more, on the CPU, in float32 and float64, outside autocast. All
+    else is torch's matrix product.
 
     Args:
         input: (..., in_features), rows of input.

@@ -10,9 +10,11 @@ The JSON that ``--out`` and ``--json`` give::
 Fields of every row:
 
 ``operation``
-    ``"convolution"``, ``"networks"``, ``"max_pool"``, ``"local_response_norm"`` or ``"color_pca"``.
+    ``"convolution"``, ``"networks"``, ``"linear"``, ``"max_pool"``, ``"local_response_norm"`` or
+    ``"color_pca"``.
 ``layer`` and its ``set`` and ``family``; ``network``; or ``shape``
-    What was measured. A family is a set of layers that a goal is about.
+    What was measured. A family is a set of layers that a goal is about. The shape of a dense layer is
+    rows of input, their size, and that of the output's.
 ``pass``, ``format``, ``dtype``
     ``"forward"``, ``"input gradient"`` ...; ``"NCHW"`` (any contiguous tensor) or ``"channels_last"``.
 ``milliseconds``
@@ -45,7 +47,7 @@ from cnn_ext.bench.options import Options, check
 from cnn_ext.bench.report import Report, heading, line
 from cnn_ext.bench.timing import machine, peak_gflops
 
-BENCHMARKS = ("convolution", "networks", "max_pool", "local_response_norm", "color_pca")
+BENCHMARKS = ("convolution", "networks", "linear", "max_pool", "local_response_norm", "color_pca")
 
 
 def run(

@@ -28,6 +28,7 @@ NAMES = {
     "compiled": "`torch.compile`",
     "gigabytes_per_second_fitting": "fitting, GiB/s",
     "gigabytes_per_second_sum": "`sum()`, GiB/s",
+    "linear": "dense layers",
     "local_response_norm": "local response normalisation",
     "max_pool": "max-pooling",
     "milliseconds": "",

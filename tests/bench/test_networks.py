@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import cnn_ext
-from cnn_ext.bench import color_pca, local_response_norm, max_pool, networks, rivals
+from cnn_ext.bench import color_pca, linear, local_response_norm, max_pool, networks, rivals
 from cnn_ext.bench.options import Options, shapes
 from cnn_ext.functional import color_pca as shifted
 from cnn_ext.models import lenet5
@@ -134,6 +134,15 @@ def test_normalisation_has_a_row_for_each_direction():
         assert row["ratio"] == times["eager"] / times["ours"]
         assert row["memory"] == "in cache"
         assert row["error"] < 1e-6
+
+
+def test_dense_layers_have_a_row_for_each_pass():
+    rows = list(linear.layer_rows("dense", 3, 40, 30, TINY))
+    assert [row["pass"] for row in rows] == ["forward", "input gradient", "weight gradient"]
+    for row in rows:
+        assert row["shape"] == [3, 40, 30]
+        assert set(row["milliseconds"]) == {"ours", "eager"}
+        assert row["ratio"] == row["milliseconds"]["eager"] / row["milliseconds"]["ours"]
 
 
 def test_max_pooling_has_a_row_for_each_pass_and_format():
