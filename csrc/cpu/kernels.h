@@ -30,6 +30,17 @@
   X(weight_gradient, void,                                                                     \
     (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last, T* workspace))
 
+// and those that bfloat16 itself has too, where it lies in channels_last
+#define CNN_EXT_DEPTHWISE_SLOTS(X) \
+  X(plan_depthwise, Depthwise, (const Convolution&, bool gradient, int64_t threads))             \
+  X(depthwise_workspace, int64_t, (const Convolution&, const Depthwise&))                        \
+  X(pack_depthwise, void, (const ConvolutionForward<T>&))                                        \
+  X(depthwise, void,                                                                             \
+    (const ConvolutionForward<T>&, const Depthwise&, int64_t first, int64_t last, Sum<T>* workspace)) \
+  X(depthwise_weight_gradient, void,                                                             \
+    (const ConvolutionWeightGradient<T>&, const Depthwise&, int64_t first, int64_t last,         \
+     Sum<T>* workspace))
+
 #define CNN_EXT_KERNEL_SLOTS(X)                                                                  \
   X(turn_map, void,                                                                              \
     (const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row))     \
@@ -66,14 +77,6 @@
   X(band_weight_gradient, void,                                                                  \
     (const ConvolutionWeightGradient<T>&, const BandGradient&, int64_t first, int64_t last,      \
      T* workspace))                                                                              \
-  X(plan_depthwise, Depthwise, (const Convolution&, bool gradient, int64_t threads))             \
-  X(depthwise_workspace, int64_t, (const Convolution&, const Depthwise&))                        \
-  X(pack_depthwise, void, (const ConvolutionForward<T>&))                                        \
-  X(depthwise, void,                                                                             \
-    (const ConvolutionForward<T>&, const Depthwise&, int64_t first, int64_t last, T* workspace)) \
-  X(depthwise_weight_gradient, void,                                                             \
-    (const ConvolutionWeightGradient<T>&, const Depthwise&, int64_t first, int64_t last,         \
-     T* workspace))                                                                              \
   X(response_norm, void, (const ResponseNorm<T>&, int64_t first, int64_t last, T* workspace))    \
   X(max_pool_workspace, int64_t, (const MaxPool<T>&))                                            \
   X(max_pool, void, (const MaxPool<T>&, int64_t first, int64_t last, T* workspace))              \
@@ -93,6 +96,7 @@ namespace cnn_ext::cpu {
 template <typename T>
 struct Kernels {
   CNN_EXT_GEMM_SLOTS(CNN_EXT_SLOT)
+  CNN_EXT_DEPTHWISE_SLOTS(CNN_EXT_SLOT)
   CNN_EXT_KERNEL_SLOTS(CNN_EXT_SLOT)
 };
 template <>
@@ -102,6 +106,11 @@ struct Kernels<Pair> {
   void (*pair_channels)(const Pairing&, int64_t first, int64_t last);
   void (*turn_map)(const BFloat16* from, int64_t from_row, int64_t rows, int64_t columns,
                    BFloat16* to, int64_t to_row);
+};
+template <>
+struct Kernels<BFloat16> {
+  using T = BFloat16;
+  CNN_EXT_DEPTHWISE_SLOTS(CNN_EXT_SLOT)
 };
 #undef CNN_EXT_SLOT
 
@@ -118,7 +127,8 @@ template <typename T>
 const Kernels<T>& kernels();
 }
 namespace avx512_bf16 {
-const Kernels<Pair>& kernels();
+const Kernels<Pair>& kernels_of_pairs();
+const Kernels<BFloat16>& kernels();
 }
 
 // The kernels of the capability in use; T is float or double.
@@ -131,11 +141,20 @@ const Kernels<T>& kernels() {
   return scalar::kernels<T>();
 }
 
-// Whether the processor multiplies bfloat16; only then there are kernels of its pairs.
+// Whether the processor multiplies bfloat16; only then there are kernels of it and its pairs.
 inline bool multiplies_bfloat16() { return capability() >= Capability::avx512_bf16; }
 
 template <>
 inline const Kernels<Pair>& kernels<Pair>() {
+#if defined(__x86_64__)
+  return avx512_bf16::kernels_of_pairs();
+#else
+  std::abort();
+#endif
+}
+
+template <>
+inline const Kernels<BFloat16>& kernels<BFloat16>() {
 #if defined(__x86_64__)
   return avx512_bf16::kernels();
 #else

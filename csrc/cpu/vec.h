@@ -131,6 +131,16 @@ inline Vec<T> add_product(Vec<T> sum, Vec<T> a, Vec<T> b) {
   return sum.fused_add(a, b);
 }
 
+// From memory, as what it is summed in.
+template <typename T>
+inline Vec<Sum<T>> get(const T* from) {
+  return Vec<T>::load(from);
+}
+template <typename T>
+inline Sum<T> get_one(const T* from) {
+  return *from;
+}
+
 // To memory, as what it is stored as there.
 template <typename T>
 inline void put(Vec<T> v, T* to) {
@@ -159,6 +169,18 @@ inline Vec<float> add_product(Vec<float> sum, Vec<Pair> a, Vec<Pair> b) {
   return {reinterpret_cast<Vec<float>::Lanes>(
       _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum.lanes), reinterpret_cast<__m512bh>(a.lanes),
                        reinterpret_cast<__m512bh>(b.lanes)))};
+}
+template <>
+inline Vec<float> get(const BFloat16* from) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return {reinterpret_cast<Vec<float>::Lanes>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+}
+template <>
+inline float get_one(const BFloat16* from) {
+  const uint32_t bits = uint32_t{*from} << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
 }
 inline __m256i rounded(Vec<float> v) {
   return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(v.lanes)));

@@ -168,12 +168,46 @@ void input_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_o
               });
 }
 
+bool depthwise_in_bfloat16(const cpu::Convolution& shape) {
+  if (!cpu::depthwise(shape)) return false;
+  return cpu::kernels<BFloat16>().plan_depthwise(shape, false, 1).in_place;
+}
+
+void depthwise_bfloat16(const cpu::Convolution& shape, bool gradient, const Tensor& input,
+                        const Tensor& weight, const std::optional<Tensor>& bias,
+                        const Tensor& output) {
+  Tensor floats;
+  if (bias.has_value()) floats = bias->to(at::kFloat).contiguous();
+  const float* const b = bias.has_value() ? floats.const_data_ptr<float>() : nullptr;
+  depthwise<BFloat16>(shape, gradient, bits(input), bits(weight), b, mutable_bits(output), output);
+}
+
+namespace {
+
+// grad_weight = f(a result in float32), rounded once.
+template <typename F>
+void rounded_sums(const Tensor& grad_weight, const F& f) {
+  const Tensor sums = at::empty_like(grad_weight, grad_weight.options().dtype(at::kFloat));
+  TORCH_INTERNAL_ASSERT(sums.strides() == grad_weight.strides());  // which a shape has
+  f(sums);
+  grad_weight.copy_(sums);
+}
+
+}  // namespace
+
 void weight_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_output,
                               const Tensor& input, const Tensor& grad_weight) {
-  const Tensor sums = at::empty_like(grad_weight, grad_weight.options().dtype(at::kFloat));
-  TORCH_INTERNAL_ASSERT(sums.strides() == grad_weight.strides());  // which `shape` has
-  implicit_gemm_weight_gradient<Pair>(simplify(shape, false), bits(grad_output), bits(input), sums);
-  grad_weight.copy_(sums);
+  rounded_sums(grad_weight, [&](const Tensor& sums) {
+    implicit_gemm_weight_gradient<Pair>(simplify(shape, false), bits(grad_output), bits(input),
+                                        sums);
+  });
+}
+
+void depthwise_weight_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_output,
+                                        const Tensor& input, const Tensor& grad_weight) {
+  rounded_sums(grad_weight, [&](const Tensor& sums) {
+    depthwise_weight_gradient<BFloat16>(shape, bits(grad_output), bits(input), sums);
+  });
 }
 
 }  // namespace cnn_ext

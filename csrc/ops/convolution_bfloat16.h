@@ -1,5 +1,6 @@
 // Convolution in bfloat16 on processors that multiply it: implicit GEMM over pairs of channels, and
-// of pixels in the weight gradient, summed in float32 and rounded once.
+// of pixels in the weight gradient, and depthwise convolution in channels_last; summed in float32 and
+// rounded once.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -17,5 +18,15 @@ void input_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_o
                              const Tensor& weight, const Tensor& grad_input);
 void weight_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_output,
                               const Tensor& input, const Tensor& grad_weight);
+
+// Whether the functions below serve a depthwise convolution: whole vectors of channels, innermost.
+bool depthwise_in_bfloat16(const cpu::Convolution& shape);
+
+// The forward pass or, where `gradient`, that of the input: see `depthwise`.
+void depthwise_bfloat16(const cpu::Convolution& shape, bool gradient, const Tensor& input,
+                        const Tensor& weight, const std::optional<Tensor>& bias,
+                        const Tensor& output);
+void depthwise_weight_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_output,
+                                        const Tensor& input, const Tensor& grad_weight);
 
 }  // namespace cnn_ext

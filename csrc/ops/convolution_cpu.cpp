@@ -18,24 +18,6 @@ namespace {
 
 using cpu::kSpatial;
 
-// The forward pass or, where `gradient`, that of the input: `input` is then the gradient of the
-// output, and `output` that of the input.
-template <typename T>
-void depthwise(const cpu::Convolution& shape, bool gradient, const T* input, const T* weight,
-               const T* bias, T* output, const Tensor& like) {
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const int64_t threads = threads_for(shape);
-  const cpu::Depthwise cut = kernels.plan_depthwise(shape, gradient, threads);
-  const Tensor packed = at::empty({cut.weights}, like.options());
-  const cpu::ConvolutionForward<T> p{shape, {}, input, weight, bias, packed.mutable_data_ptr<T>(),
-                                     output};
-  kernels.pack_depthwise(p);
-  run_tasks<T>(cut.tasks(shape), threads, kernels.depthwise_workspace(shape, cut), like,
-               [&](int64_t first, int64_t last, T* workspace) {
-                 kernels.depthwise(p, cut, first, last, workspace);
-               });
-}
-
 void check_direct(const cpu::Convolution& shape) {
   TORCH_CHECK(cpu::direct_serves(shape), "convolution: algorithm: \"direct\" copies whole rows of ",
               "the input to a band in the cache, and those of one channel would take ",
@@ -338,25 +320,11 @@ void winograd_weight_gradient_by_phases(const cpu::Convolution& shape, const T* 
 }
 
 template <typename T>
-void depthwise_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
-                               const Tensor& result) {
-  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
-  const int64_t threads = threads_for(shape);
-  const cpu::Depthwise cut = kernels.plan_depthwise(shape, false, threads);
-  const Parts parts(result, cut.splits);
-  const cpu::ConvolutionWeightGradient<T> p{shape,         {}, input, grad_output, parts.data<T>(),
-                                            result.numel()};
-  run_tasks<T>(cut.blocks * cut.splits, threads, kernels.depthwise_workspace(shape, cut), result,
-               [&](int64_t first, int64_t last, T* workspace) {
-                 kernels.depthwise_weight_gradient(p, cut, first, last, workspace);
-               });
-  parts.add();
-}
-
-template <typename T>
 void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
                             const Tensor& result) {
-  if (cpu::depthwise(shape)) return depthwise_weight_gradient(shape, grad_output, input, result);
+  if (cpu::depthwise(shape)) {
+    return depthwise_weight_gradient<T>(shape, grad_output, input, result);
+  }
   check_direct(shape);
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
@@ -379,7 +347,9 @@ void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, cons
              const T* frozen = nullptr) {
   switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
     case Algorithm::direct:  // a band holds all taps along the depth, with planes of padding
-      if (cpu::depthwise(shape)) return depthwise(shape, false, input, weight, bias, output, like);
+      if (cpu::depthwise(shape)) {
+        return depthwise<T>(shape, false, input, weight, bias, output, like);
+      }
       return each_region(shape, {1, 0.97, 1024}, [&](const auto& part, auto x, auto w, auto y) {
         direct(part, input + x, weight + w, bias, output + y, like);
       });
@@ -569,6 +539,11 @@ Algorithm chosen_for(const Tensor& operand, std::optional<Algorithm> named,
   return cpu::choose(shape, precision, weight_gradient, half || can_turn(operand));
 }
 
+// Whether the processor's own instructions serve direct convolution of a tensor's dtype.
+bool directly_in_bfloat16(const Tensor& t, Algorithm chosen, const cpu::Convolution& shape) {
+  return multiplied(t) && chosen == Algorithm::direct && depthwise_in_bfloat16(shape);
+}
+
 // The same for some images: not chosen anew for fewer of them. By name Winograd takes no volumes.
 c10::string_view for_parts(Algorithm chosen, c10::string_view algorithm, int64_t dims) {
   return chosen == Algorithm::winograd && dims != 4 ? algorithm : name_of(chosen);
@@ -689,6 +664,10 @@ Tensor convolve(const Tensor& input, const Tensor& weight, const std::optional<T
   }
   if (weight.numel() != 0 && multiplied(input) && chosen == Algorithm::implicit_gemm) {
     convolution_bfloat16(shape, input, weight, bias, output);
+    return output;
+  }
+  if (directly_in_bfloat16(input, chosen, shape)) {
+    depthwise_bfloat16(shape, false, input, weight, bias, output);
     return output;
   }
   if (!has_kernels(input.scalar_type())) {
@@ -824,6 +803,10 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
     input_gradient_bfloat16(shape, grad_output, weight, grad_input);
     return grad_input;
   }
+  if (directly_in_bfloat16(weight, chosen, shape)) {
+    depthwise_bfloat16(shape, true, grad_output, weight, std::nullopt, grad_input);
+    return grad_input;
+  }
   if (!has_kernels(weight.scalar_type())) {
     const auto in_real = [&](const Tensor& g, const Tensor& w) {
       return gradient(g, w, algorithm);
@@ -864,6 +847,10 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   const Algorithm chosen = chosen_for(input, named, shape, true);
   if (multiplied(input) && chosen == Algorithm::implicit_gemm) {
     weight_gradient_bfloat16(shape, grad_output, input, grad_weight);
+    return grad_weight;
+  }
+  if (directly_in_bfloat16(input, chosen, shape)) {
+    depthwise_weight_gradient_bfloat16(shape, grad_output, input, grad_weight);
     return grad_weight;
   }
   if (!has_kernels(input.scalar_type())) {

@@ -1,5 +1,6 @@
 // Drivers that every CPU convolution shares: equal convolutions with fewer axes, tasks for threads,
-// and implicit GEMM, whose elements are float, double or pairs of bfloat16.
+// implicit GEMM, whose elements are float, double or pairs of bfloat16, and depthwise convolution,
+// whose elements are float, double or bfloat16.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -204,6 +205,40 @@ void implicit_gemm_weight_gradient(const cpu::Convolution& shape,
                [&](int64_t first, int64_t last, T* workspace) {
                  kernels.weight_gradient(p, first, last, workspace);
                });
+  parts.add();
+}
+
+// The forward pass or, where `gradient`, that of the input: `input` is then the gradient of the
+// output, and `output` that of the input.
+template <typename T>
+void depthwise(const cpu::Convolution& shape, bool gradient, const T* input, const T* weight,
+               const cpu::Sum<T>* bias, T* output, const Tensor& like) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const int64_t threads = threads_for(shape);
+  const cpu::Depthwise cut = kernels.plan_depthwise(shape, gradient, threads);
+  const Tensor packed = empty_of<cpu::Packed<T>>(cut.weights, like);
+  const cpu::ConvolutionForward<T> p{
+      shape, {}, input, weight, bias, packed.mutable_data_ptr<cpu::Packed<T>>(), output};
+  kernels.pack_depthwise(p);
+  run_tasks<cpu::Sum<T>>(cut.tasks(shape), threads, kernels.depthwise_workspace(shape, cut), like,
+                         [&](int64_t first, int64_t last, cpu::Sum<T>* workspace) {
+                           kernels.depthwise(p, cut, first, last, workspace);
+                         });
+}
+
+template <typename T>
+void depthwise_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
+                               const Tensor& result) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const int64_t threads = threads_for(shape);
+  const cpu::Depthwise cut = kernels.plan_depthwise(shape, false, threads);
+  const Parts parts(result, cut.splits);
+  const cpu::ConvolutionWeightGradient<T> p{
+      shape, {}, input, grad_output, parts.data<cpu::Sum<T>>(), result.numel()};
+  run_tasks<cpu::Sum<T>>(cut.blocks * cut.splits, threads, kernels.depthwise_workspace(shape, cut),
+                         result, [&](int64_t first, int64_t last, cpu::Sum<T>* workspace) {
+                           kernels.depthwise_weight_gradient(p, cut, first, last, workspace);
+                         });
   parts.add();
 }
 

@@ -56,7 +56,7 @@ struct DepthwisePass {
 
 template <typename T>
 Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
-  constexpr int64_t kLanes = Vec<T>::kLanes;
+  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
   const DepthwisePass pass{c, gradient};
   const int64_t* result = pass.result();
   Depthwise cut{};
@@ -66,11 +66,11 @@ Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
   cut.column_blocks = divide_up(result[2], cut.columns);
   cut.pitch = gradient ? (cut.columns - 1 + pass.extent(2)) / c.stride[2] + 2
                        : (cut.columns - 1) * c.stride[2] + pass.extent(2) + 1;
-  constexpr int64_t kLine = 64 / sizeof(T);
+  constexpr int64_t kLine = 64 / sizeof(Sum<T>);
   const int64_t all = divide_up(c.G, kLanes);
   const bool innermost = pass.from().g == 1;
   cut.in_place = innermost && pass.to().g == 1 && c.G % kLanes == 0;
-  const int64_t most = (innermost ? kDepthwiseGroupBytes : kDepthwiseBytes) / sizeof(T);
+  const int64_t most = (innermost ? kDepthwiseGroupBytes : kDepthwiseBytes) / sizeof(Sum<T>);
   for (cut.at_once = kRowsAtOnce;; cut.at_once /= 2) {
     const int64_t more = cut.at_once - 1;
     cut.ring = gradient ? (pass.extent(1) + more) / c.stride[1] + 1
@@ -103,23 +103,23 @@ Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
 // Of a forward pass or an input gradient, and of a weight gradient.
 template <typename T>
 int64_t depthwise_workspace(const Convolution& c, const Depthwise& cut) {
-  const int64_t sums = cut.vectors * c.taps() * Vec<T>::kLanes;
+  const int64_t sums = cut.vectors * c.taps() * Vec<Sum<T>>::kLanes;
   return cut.vectors * (cut.vector + cut.lines) + cut.slack + sums;
 }
 
 // The filters as [vector of groups][tap][lane].
 template <typename T>
 void pack_depthwise(const ConvolutionForward<T>& p) {
-  constexpr int64_t kLanes = Vec<T>::kLanes;
+  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
   const FilterStrides& s = p.shape.weight;
   const int64_t taps = p.shape.taps();
   for (int64_t g = 0; g < round_up(p.shape.G, kLanes); ++g) {
-    T* to = p.packed + g / kLanes * taps * kLanes + g % kLanes;
+    Sum<T>* to = p.packed + g / kLanes * taps * kLanes + g % kLanes;
     Tap tap(p.shape, 0);
     for (int64_t t = 0; t < taps; ++t, tap.next(p.shape), to += kLanes) {
       const T* weight = p.weight + g * s.g;
       for (int axis = 0; axis < kSpatial; ++axis) weight += tap.at[axis] * s.spatial[axis];
-      *to = g < p.shape.G ? *weight : T(0);
+      *to = g < p.shape.G ? get_one(weight) : 0;
     }
   }
 }
@@ -315,9 +315,9 @@ inline int64_t taps_inside(const DepthwisePass& pass, const DepthwiseTap* taps,
 // kLanes], for i < Pixels and v < vectors.
 template <typename T, int Pixels>
 void depthwise_pixels(const DepthwiseTap* taps, int64_t tap_count, const T* from, int64_t step,
-                      const T* weights, int64_t weights_step, const T* bias, bool relu,
+                      const Sum<T>* weights, int64_t weights_step, const Sum<T>* bias, bool relu,
                       int64_t vectors, T* to, int64_t to_step) {
-  using V = Vec<T>;
+  using V = Vec<Sum<T>>;
   for (int64_t v = 0; v < vectors; ++v, from += V::kLanes, to += V::kLanes) {
     V sum[Pixels];
     const V start = bias == nullptr ? V::zero() : V::load(bias + v * V::kLanes);
@@ -328,12 +328,12 @@ void depthwise_pixels(const DepthwiseTap* taps, int64_t tap_count, const T* from
       const T* cell = from + tap->cells;
 #pragma GCC unroll 8
       for (int i = 0; i < Pixels; ++i) {
-        sum[i] = sum[i].fused_add(weight, V::load(cell + i * step));
+        sum[i] = sum[i].fused_add(weight, get(cell + i * step));
       }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < Pixels; ++i) {
-      (relu ? sum[i].rectified() : sum[i]).store(to + i * to_step);
+      put(relu ? sum[i].rectified() : sum[i], to + i * to_step);
     }
   }
 }
@@ -342,13 +342,13 @@ void depthwise_pixels(const DepthwiseTap* taps, int64_t tap_count, const T* from
 template <typename T>
 void depthwise_in_place(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t first,
                         int64_t last) {
-  using Function = void (*)(const DepthwiseTap*, int64_t, const T*, int64_t, const T*, int64_t,
-                            const T*, bool, int64_t, T*, int64_t);
+  using Function = void (*)(const DepthwiseTap*, int64_t, const T*, int64_t, const Sum<T>*, int64_t,
+                            const Sum<T>*, bool, int64_t, T*, int64_t);
   static constexpr Function kByPixels[kPixelsAtOnce] = {
       depthwise_pixels<T, 1>, depthwise_pixels<T, 2>, depthwise_pixels<T, 3>,
       depthwise_pixels<T, 4>, depthwise_pixels<T, 5>, depthwise_pixels<T, 6>,
       depthwise_pixels<T, 7>, depthwise_pixels<T, 8>};
-  constexpr int64_t kLanes = Vec<T>::kLanes;
+  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
   const Convolution& c = p.shape;
   const DepthwisePass pass{c, cut.gradient};
   const int64_t phases = cut.gradient ? c.stride[2] : 1;
@@ -426,11 +426,10 @@ __attribute__((noinline)) void depthwise_cells(const DepthwiseTap* taps, int64_t
   }
 }
 
-// Tasks first <= i < last. For the input gradient p.input is that of the output, and p.output that
-// of the input. workspace: depthwise_workspace elements.
+// The same of any other cut, whose rows are kept in the workspace.
 template <typename T>
-void depthwise(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t first, int64_t last,
-               T* workspace) {
+void depthwise_by_rows(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t first,
+                       int64_t last, T* workspace) {
   using V = Vec<T>;
   constexpr int64_t kLanes = V::kLanes;
   const Convolution& c = p.shape;
@@ -438,7 +437,6 @@ void depthwise(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t fir
   const FeatureMapStrides& s = pass.to();
   const int64_t phases = cut.gradient ? c.stride[2] : 1;
   const int64_t step = pass.step(2) * kLanes, taps = c.taps();
-  if (cut.in_place) return depthwise_in_place(p, cut, first, last);
   T* const lines = workspace + cut.vectors * cut.vector + cut.slack;
   for (int64_t i = 0; i < cut.vectors * cut.vector + cut.slack; ++i) workspace[i] = T(0);
   DepthwiseTap list[kRowsAtOnce][kDirectTaps];
@@ -485,11 +483,20 @@ void depthwise(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t fir
   }
 }
 
+// Tasks first <= i < last. For the input gradient p.input is that of the output, and p.output that
+// of the input. workspace: depthwise_workspace elements. bfloat16 is served in place alone.
+template <typename T>
+void depthwise(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t first, int64_t last,
+               Sum<T>* workspace) {
+  if (cut.in_place) return depthwise_in_place(p, cut, first, last);
+  if constexpr (std::is_same_v<T, Sum<T>>) depthwise_by_rows(p, cut, first, last, workspace);
+}
+
 // sums[tap] += the sum over a row of gradients * cells, for `Taps` taps of one vector of groups.
 template <typename T, int Taps>
 void add_products(const DepthwiseTap* taps, const T* gradients, int64_t gradient_step,
-                  int64_t count, const T* cells, int64_t step, T* sums) {
-  using V = Vec<T>;
+                  int64_t count, const T* cells, int64_t step, Sum<T>* sums) {
+  using V = Vec<Sum<T>>;
   V sum[Taps];
   const T* from[Taps];
 #pragma GCC unroll 16
@@ -498,9 +505,9 @@ void add_products(const DepthwiseTap* taps, const T* gradients, int64_t gradient
     from[t] = cells + taps[t].cells;
   }
   for (int64_t j = 0, at = 0; j < count; ++j, at += step, gradients += gradient_step) {
-    const V gradient = V::load(gradients);
+    const V gradient = get(gradients);
 #pragma GCC unroll 16
-    for (int t = 0; t < Taps; ++t) sum[t] = sum[t].fused_add(gradient, V::load(from[t] + at));
+    for (int t = 0; t < Taps; ++t) sum[t] = sum[t].fused_add(gradient, get(from[t] + at));
   }
 #pragma GCC unroll 16
   for (int t = 0; t < Taps; ++t) {
@@ -512,8 +519,10 @@ void add_products(const DepthwiseTap* taps, const T* gradients, int64_t gradient
 // Any number of taps, in parts as equal as can be.
 template <typename T>
 void add_products(const DepthwiseTap* taps, int64_t tap_count, const T* gradients,
-                  int64_t gradient_step, int64_t count, const T* cells, int64_t step, T* sums) {
-  using Function = void (*)(const DepthwiseTap*, const T*, int64_t, int64_t, const T*, int64_t, T*);
+                  int64_t gradient_step, int64_t count, const T* cells, int64_t step,
+                  Sum<T>* sums) {
+  using Function =
+      void (*)(const DepthwiseTap*, const T*, int64_t, int64_t, const T*, int64_t, Sum<T>*);
   static constexpr Function kByTaps[kTapsAtOnce] = {
       add_products<T, 1>, add_products<T, 2>, add_products<T, 3>,
       add_products<T, 4>, add_products<T, 5>, add_products<T, 6>,
@@ -528,8 +537,8 @@ void add_products(const DepthwiseTap* taps, int64_t tap_count, const T* gradient
 // The sums of one share of the maps, in place: sums[v][tap][lane].
 template <typename T>
 void add_products_in_place(const ConvolutionWeightGradient<T>& p, const DepthwisePass& pass,
-                           const DepthwiseBlock& at, T* sums) {
-  constexpr int64_t kLanes = Vec<T>::kLanes;
+                           const DepthwiseBlock& at, Sum<T>* sums) {
+  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
   const Convolution& c = p.shape;
   const int64_t step = c.stride[2] * c.input.spatial[2], gradient_step = c.output.spatial[2];
   const int64_t source_row = c.stride[1] * c.input.spatial[1], gradient_row = c.output.spatial[1];
@@ -564,58 +573,69 @@ void add_products_in_place(const ConvolutionWeightGradient<T>& p, const Depthwis
   }
 }
 
-// Tasks first <= i < last: a block of groups, and 1 / splits of its maps.
+// The same of any other cut, whose rows are kept in the workspace.
 template <typename T>
-void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, const Depthwise& cut,
-                               int64_t first, int64_t last, T* workspace) {
+void add_products_by_rows(const ConvolutionWeightGradient<T>& p, const Depthwise& cut,
+                          const DepthwisePass& pass, const DepthwiseBlock& at, T* workspace,
+                          T* sums) {
   constexpr int64_t kLanes = Vec<T>::kLanes;
   const Convolution& c = p.shape;
-  const DepthwisePass pass{c, false};
   const FeatureMapStrides& s = c.output;
   const int64_t taps = c.taps(), step = c.stride[2] * kLanes;
   T* const lines = workspace + cut.vectors * cut.vector + cut.slack;
-  T* const sums = lines + cut.vectors * cut.lines;
   DepthwiseTap list[kRowsAtOnce][kDirectTaps];
+  DepthwiseRows<T> rows(pass, cut, at, p.input, workspace);
+  const int64_t in_place = s.g == 1 ? at.full : 0, columns = at.q1 - at.q0;
+  for (int64_t y = at.p0; y < at.p1; y += cut.at_once) {
+    const int64_t count = at.p1 - y < cut.at_once ? at.p1 - y : cut.at_once;
+    rows.go_to(y, y + count);
+    for (int64_t i = 0; i < count; ++i) depthwise_taps(rows, y + i, at.q0, list[i]);
+    const T* from = p.grad_output + at.n * s.n + at.g * s.g + at.depth * s.spatial[0] +
+                    y * s.spatial[1] + at.q0 * s.spatial[2];
+    const bool one = s.spatial[1] == columns * s.spatial[2];  // the rows follow one another
+    for (int64_t v = 0; v < at.vectors; ++v) {
+      T* const line = lines + v * cut.lines;
+      const T* gradients = v < in_place ? from + v * kLanes : line;
+      const int64_t cell = v < in_place ? s.spatial[2] : kLanes;
+      const int64_t next_row = v < in_place ? s.spatial[1] : columns * kLanes;
+      for (int64_t i = 0; v >= in_place && i < (one ? 1 : count); ++i) {
+        gather_lanes(from + v * kLanes * s.g + i * s.spatial[1], s.g, at.lanes(v), s.spatial[2],
+                     one ? count * columns : columns, line + i * columns * kLanes, kLanes);
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        add_products(list[i], taps, gradients + i * next_row, cell, columns,
+                     workspace + v * cut.vector, step, sums + v * taps * kLanes);
+      }
+    }
+  }
+}
+
+// Tasks first <= i < last: a block of groups, and 1 / splits of its maps.
+template <typename T>
+void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, const Depthwise& cut,
+                               int64_t first, int64_t last, Sum<T>* workspace) {
+  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
+  const Convolution& c = p.shape;
+  const DepthwisePass pass{c, false};
+  const int64_t taps = c.taps();
+  Sum<T>* const sums = workspace + cut.vectors * (cut.vector + cut.lines) + cut.slack;
   for (int64_t task = first; task < last; ++task) {
     const int64_t block = task / cut.splits, split = task % cut.splits, maps = cut.maps(c);
-    for (int64_t i = 0; i < cut.vectors * taps * kLanes; ++i) sums[i] = T(0);
+    for (int64_t i = 0; i < cut.vectors * taps * kLanes; ++i) sums[i] = 0;
     for (int64_t map = split * maps / cut.splits; map < (split + 1) * maps / cut.splits; ++map) {
       const DepthwiseBlock at(pass, cut, kLanes, block, map);
       if (cut.in_place) {
         add_products_in_place(p, pass, at, sums);
-        continue;
-      }
-      DepthwiseRows<T> rows(pass, cut, at, p.input, workspace);
-      const int64_t in_place = s.g == 1 ? at.full : 0, columns = at.q1 - at.q0;
-      for (int64_t y = at.p0; y < at.p1; y += cut.at_once) {
-        const int64_t count = at.p1 - y < cut.at_once ? at.p1 - y : cut.at_once;
-        rows.go_to(y, y + count);
-        for (int64_t i = 0; i < count; ++i) depthwise_taps(rows, y + i, at.q0, list[i]);
-        const T* from = p.grad_output + at.n * s.n + at.g * s.g + at.depth * s.spatial[0] +
-                        y * s.spatial[1] + at.q0 * s.spatial[2];
-        const bool one = s.spatial[1] == columns * s.spatial[2];  // the rows follow one another
-        for (int64_t v = 0; v < at.vectors; ++v) {
-          T* const line = lines + v * cut.lines;
-          const T* gradients = v < in_place ? from + v * kLanes : line;
-          const int64_t cell = v < in_place ? s.spatial[2] : kLanes;
-          const int64_t next_row = v < in_place ? s.spatial[1] : columns * kLanes;
-          for (int64_t i = 0; v >= in_place && i < (one ? 1 : count); ++i) {
-            gather_lanes(from + v * kLanes * s.g + i * s.spatial[1], s.g, at.lanes(v), s.spatial[2],
-                         one ? count * columns : columns, line + i * columns * kLanes, kLanes);
-          }
-          for (int64_t i = 0; i < count; ++i) {
-            add_products(list[i], taps, gradients + i * next_row, cell, columns,
-                         workspace + v * cut.vector, step, sums + v * taps * kLanes);
-          }
-        }
+      } else if constexpr (std::is_same_v<T, Sum<T>>) {
+        add_products_by_rows(p, cut, pass, at, workspace, sums);
       }
     }
     const int64_t g0 = block * cut.vectors * kLanes;
     for (int64_t g = g0; g < c.G && g < g0 + cut.vectors * kLanes; ++g) {
-      const T* sum = sums + (g - g0) / kLanes * taps * kLanes + (g - g0) % kLanes;
+      const Sum<T>* sum = sums + (g - g0) / kLanes * taps * kLanes + (g - g0) % kLanes;
       Tap tap(c, 0);
       for (int64_t t = 0; t < taps; ++t, tap.next(c)) {
-        T* to = p.grad_weight + split * p.split_stride + g * c.weight.g;
+        Sum<T>* to = p.grad_weight + split * p.split_stride + g * c.weight.g;
         for (int axis = 0; axis < kSpatial; ++axis) to += tap.at[axis] * c.weight.spatial[axis];
         *to = sum[t * kLanes];
       }

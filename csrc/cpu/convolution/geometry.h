@@ -19,18 +19,28 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 using BFloat16 = uint16_t;
 using Pair = uint32_t;
 
-// What operands are stored as, what their products are summed in, and what results are stored as.
+// What operands are stored as, what their products are summed in, what results are stored as, and
+// packed filters.
 template <typename T>
 struct Numbers {
   using Operand = T;
   using Sum = T;
   using Result = T;
+  using Packed = T;
 };
 template <>
 struct Numbers<Pair> {
   using Operand = BFloat16;
   using Sum = float;
   using Result = BFloat16;
+  using Packed = Pair;
+};
+template <>
+struct Numbers<BFloat16> {
+  using Operand = BFloat16;
+  using Sum = float;
+  using Result = BFloat16;
+  using Packed = float;
 };
 template <typename T>
 using Operand = typename Numbers<T>::Operand;
@@ -38,6 +48,8 @@ template <typename T>
 using Sum = typename Numbers<T>::Sum;
 template <typename T>
 using Result = typename Numbers<T>::Result;
+template <typename T>
+using Packed = typename Numbers<T>::Packed;
 
 constexpr int kSpatial = 3;
 constexpr int64_t kDirectTaps = 64;  // filters up to 8 x 8 have a depthwise kernel
@@ -108,7 +120,7 @@ struct ConvolutionForward {
   const T* input;
   const T* weight;
   const Sum<T>* bias;  // (G * K) or null
-  T* packed;           // packed_size elements, 64-byte aligned
+  Packed<T>* packed;   // packed_size elements, 64-byte aligned
   Result<T>* output;
 };
 

@@ -25,15 +25,21 @@ namespace cnn_ext::cpu::avx512_bf16 {
 #include "../convolution/pairs.h"
 #include "../convolution/implicit_gemm.h"
 #include "../convolution/dense.h"
+#include "../convolution/depthwise.h"
 
-const Kernels<Pair>& kernels() {
-  using T = Pair;
 #define CNN_EXT_SLOT(name, result, arguments) &name<T>,
+const Kernels<Pair>& kernels_of_pairs() {
+  using T = Pair;
   static constexpr Kernels<Pair> table = {CNN_EXT_GEMM_SLOTS(CNN_EXT_SLOT) & pair_channels,
                                           &turn_map<BFloat16>};
-#undef CNN_EXT_SLOT
   return table;
 }
+const Kernels<BFloat16>& kernels() {
+  using T = BFloat16;
+  static constexpr Kernels<BFloat16> table = {CNN_EXT_DEPTHWISE_SLOTS(CNN_EXT_SLOT)};
+  return table;
+}
+#undef CNN_EXT_SLOT
 }  // namespace cnn_ext::cpu::avx512_bf16
 #if defined(__clang__)
 #pragma clang attribute pop
