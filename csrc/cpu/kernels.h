@@ -31,63 +31,64 @@
     (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last, T* workspace))
 
 // and those that bfloat16 itself has too, where it lies in channels_last
-#define CNN_EXT_DEPTHWISE_SLOTS(X) \
-  X(plan_depthwise, Depthwise, (const Convolution&, bool gradient, int64_t threads))             \
-  X(depthwise_workspace, int64_t, (const Convolution&, const Depthwise&))                        \
-  X(pack_depthwise, void, (const ConvolutionForward<T>&))                                        \
-  X(depthwise, void,                                                                             \
-    (const ConvolutionForward<T>&, const Depthwise&, int64_t first, int64_t last, Sum<T>* workspace)) \
-  X(depthwise_weight_gradient, void,                                                             \
-    (const ConvolutionWeightGradient<T>&, const Depthwise&, int64_t first, int64_t last,         \
+#define CNN_EXT_DEPTHWISE_SLOTS(X)                                                       \
+  X(plan_depthwise, Depthwise, (const Convolution&, bool gradient, int64_t threads))     \
+  X(depthwise_workspace, int64_t, (const Convolution&, const Depthwise&))                \
+  X(pack_depthwise, void, (const ConvolutionForward<T>&))                                \
+  X(depthwise, void,                                                                     \
+    (const ConvolutionForward<T>&, const Depthwise&, int64_t first, int64_t last,        \
+     Sum<T>* workspace))                                                                 \
+  X(depthwise_weight_gradient, void,                                                     \
+    (const ConvolutionWeightGradient<T>&, const Depthwise&, int64_t first, int64_t last, \
      Sum<T>* workspace))
 
-#define CNN_EXT_KERNEL_SLOTS(X)                                                                  \
-  X(turn_map, void,                                                                              \
-    (const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row))     \
-  X(dense_columns, int64_t, (const Convolution&))                                                \
-  X(dense_by_channels, void,                                                                     \
-    (const ConvolutionForward<T>&, int64_t first, int64_t last, T* workspace))                   \
-  X(vectors, int64_t, (int64_t channels))                                                        \
-  X(plan_winograd, Winograd,                                                                     \
-    (const Convolution&, int64_t most_tiles, int64_t threads, bool weight_gradient))             \
-  X(winograd_filters, void, (const WinogradForward<T>&, int64_t first, int64_t last))            \
-  X(winograd_input, void,                                                                        \
-    (const Convolution&, const Winograd&, const T* input, int64_t block, int64_t first,          \
-     int64_t last, T* to))                                                                       \
-  X(winograd_workspace, int64_t, (const Winograd&))                                              \
-  X(winograd_panels, void,                                                                       \
-    (const WinogradForward<T>&, int64_t g, int64_t block, int64_t first, int64_t last,           \
-     const T* tiles, T* workspace))                                                              \
-  X(winograd_gradient_panel, void,                                                               \
-    (const WinogradWeightGradient<T>&, int64_t g, int64_t block, int64_t panel, const T* tiles,  \
-     T* gradients, T* sums, bool accumulate))                                                    \
-  X(winograd_weight, void,                                                                       \
-    (const WinogradWeightGradient<T>&, int64_t g, int64_t panel, const T* sums, int64_t parts,   \
-     int64_t part_stride))                                                                       \
-  X(split_phases, void, (const Convolution&, const T* input, int64_t c0, int64_t c1, T* to))     \
-  X(join_phases, void, (const Convolution&, const T* from, int64_t c0, int64_t c1, T* input))    \
-  X(plan_band, Band, (const Convolution&))                                                       \
-  X(band_workspace, int64_t, (const Band&))                                                      \
-  X(band_filters, int64_t, (const Convolution&, const Band&))                                    \
-  X(pack_band_filters, void, (const ConvolutionForward<T>&, const Band&, int64_t g))             \
-  X(convolve_bands, void,                                                                        \
-    (const ConvolutionForward<T>&, const Band&, int64_t first, int64_t last, T* workspace))      \
-  X(plan_band_gradient, BandGradient, (const Convolution&, int64_t threads))                     \
-  X(band_gradient_workspace, int64_t, (const Convolution&, const BandGradient&))                 \
-  X(band_weight_gradient, void,                                                                  \
-    (const ConvolutionWeightGradient<T>&, const BandGradient&, int64_t first, int64_t last,      \
-     T* workspace))                                                                              \
-  X(response_norm, void, (const ResponseNorm<T>&, int64_t first, int64_t last, T* workspace))    \
-  X(max_pool_workspace, int64_t, (const MaxPool<T>&))                                            \
-  X(max_pool, void, (const MaxPool<T>&, int64_t first, int64_t last, T* workspace))              \
-  X(max_pool_gradient, void, (const MaxPoolGradient<T>&, int64_t first, int64_t last))           \
-  X(add_shift, void, (const ColorShift<T, T>&, int64_t first, int64_t last, T* workspace))       \
-  X(add_shift_to_bytes, void,                                                                    \
-    (const ColorShift<uint8_t, ByteShift>&, int64_t first, int64_t last, uint8_t* workspace))    \
-  X(sum_pixels, void, (const ColorSums<T>&, int64_t first, int64_t last, double* workspace))     \
-  X(color_moments, void,                                                                         \
-    (const ColorMoments<T, double>&, int64_t first, int64_t last, double* workspace))            \
-  X(byte_moments, void,                                                                          \
+#define CNN_EXT_KERNEL_SLOTS(X)                                                                 \
+  X(turn_map, void,                                                                             \
+    (const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row))    \
+  X(dense_columns, int64_t, (const Convolution&))                                               \
+  X(dense_by_channels, void,                                                                    \
+    (const ConvolutionForward<T>&, int64_t first, int64_t last, T* workspace))                  \
+  X(vectors, int64_t, (int64_t channels))                                                       \
+  X(plan_winograd, Winograd,                                                                    \
+    (const Convolution&, int64_t most_tiles, int64_t threads, bool weight_gradient))            \
+  X(winograd_filters, void, (const WinogradForward<T>&, int64_t first, int64_t last))           \
+  X(winograd_input, void,                                                                       \
+    (const Convolution&, const Winograd&, const T* input, int64_t block, int64_t first,         \
+     int64_t last, T* to))                                                                      \
+  X(winograd_workspace, int64_t, (const Winograd&))                                             \
+  X(winograd_panels, void,                                                                      \
+    (const WinogradForward<T>&, int64_t g, int64_t block, int64_t first, int64_t last,          \
+     const T* tiles, T* workspace))                                                             \
+  X(winograd_gradient_panel, void,                                                              \
+    (const WinogradWeightGradient<T>&, int64_t g, int64_t block, int64_t panel, const T* tiles, \
+     T* gradients, T* sums, bool accumulate))                                                   \
+  X(winograd_weight, void,                                                                      \
+    (const WinogradWeightGradient<T>&, int64_t g, int64_t panel, const T* sums, int64_t parts,  \
+     int64_t part_stride))                                                                      \
+  X(split_phases, void, (const Convolution&, const T* input, int64_t c0, int64_t c1, T* to))    \
+  X(join_phases, void, (const Convolution&, const T* from, int64_t c0, int64_t c1, T* input))   \
+  X(plan_band, Band, (const Convolution&))                                                      \
+  X(band_workspace, int64_t, (const Band&))                                                     \
+  X(band_filters, int64_t, (const Convolution&, const Band&))                                   \
+  X(pack_band_filters, void, (const ConvolutionForward<T>&, const Band&, int64_t g))            \
+  X(convolve_bands, void,                                                                       \
+    (const ConvolutionForward<T>&, const Band&, int64_t first, int64_t last, T* workspace))     \
+  X(plan_band_gradient, BandGradient, (const Convolution&, int64_t threads))                    \
+  X(band_gradient_workspace, int64_t, (const Convolution&, const BandGradient&))                \
+  X(band_weight_gradient, void,                                                                 \
+    (const ConvolutionWeightGradient<T>&, const BandGradient&, int64_t first, int64_t last,     \
+     T* workspace))                                                                             \
+  X(response_norm, void, (const ResponseNorm<T>&, int64_t first, int64_t last, T* workspace))   \
+  X(max_pool_workspace, int64_t, (const MaxPool<T>&))                                           \
+  X(max_pool, void, (const MaxPool<T>&, int64_t first, int64_t last, T* workspace))             \
+  X(max_pool_gradient, void, (const MaxPoolGradient<T>&, int64_t first, int64_t last))          \
+  X(add_shift, void, (const ColorShift<T, T>&, int64_t first, int64_t last, T* workspace))      \
+  X(add_shift_to_bytes, void,                                                                   \
+    (const ColorShift<uint8_t, ByteShift>&, int64_t first, int64_t last, uint8_t* workspace))   \
+  X(sum_pixels, void, (const ColorSums<T>&, int64_t first, int64_t last, double* workspace))    \
+  X(color_moments, void,                                                                        \
+    (const ColorMoments<T, double>&, int64_t first, int64_t last, double* workspace))           \
+  X(byte_moments, void,                                                                         \
     (const ColorMoments<uint8_t, int64_t>&, int64_t first, int64_t last, int16_t* workspace))
 
 namespace cnn_ext::cpu {
@@ -129,7 +130,7 @@ const Kernels<T>& kernels();
 namespace avx512_bf16 {
 const Kernels<Pair>& kernels_of_pairs();
 const Kernels<BFloat16>& kernels();
-}
+}  // namespace avx512_bf16
 
 // The kernels of the capability in use; T is float or double.
 template <typename T>

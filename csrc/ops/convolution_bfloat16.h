@@ -1,6 +1,6 @@
 // Convolution in bfloat16 on processors that multiply it: implicit GEMM over pairs of channels, and
-// of pixels in the weight gradient, and depthwise convolution in channels_last; summed in float32 and
-// rounded once.
+// of pixels in the weight gradient, and depthwise convolution in channels_last; summed in float32
+// and rounded once.
 #pragma once
 
 #include <ATen/ATen.h>

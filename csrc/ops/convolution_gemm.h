@@ -122,8 +122,8 @@ void run_tasks(int64_t tasks, int64_t threads, int64_t workspace_size, const Ten
   });
 }
 
-// A product of few pixels with so many filters that packing them would take longer than multiplying:
-// a dense layer's, or that of the last maps of one image.
+// A product of few pixels with so many filters that packing them would take longer than
+// multiplying: a dense layer's, or that of the last maps of one image.
 inline bool dense(const cpu::Convolution& c) {
   constexpr int64_t kLeast = 1 << 17, kMany = 1 << 22;  // numbers of the filters
   const int64_t filters = c.K * c.C;

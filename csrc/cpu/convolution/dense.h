@@ -97,10 +97,10 @@ void dense(const ConvolutionForward<T>& p, int64_t first, int64_t last) {
   }
 }
 
-constexpr int64_t kDenseBlock = 256;      // channels between two visits to the output,
-constexpr int kDenseSteps = 8;            // of which so many are added at a time
-constexpr int64_t kDenseSums = 1 << 16;   // that a block holds, about
-constexpr int64_t kDenseColumns = 4096;   // that it has, at most
+constexpr int64_t kDenseBlock = 256;     // channels between two visits to the output,
+constexpr int kDenseSteps = 8;           // of which so many are added at a time
+constexpr int64_t kDenseSums = 1 << 16;  // that a block holds, about
+constexpr int64_t kDenseColumns = 4096;  // that it has, at most
 
 // to[q][k] (+)= the sum of x[q][c] * filters[c][k] over so many channels c, for Pixels pixels q.
 template <typename T, int Pixels, int Channels>
@@ -163,8 +163,8 @@ void dense_by_channels(const ConvolutionForward<T>& p, int64_t first, int64_t la
           const int64_t side = pixels - q0 < kDensePixels ? pixels - q0 : kDensePixels;
           const auto add = here == 1 ? AddChannels<T, 1, Pixels>::kByPixels[side - 1]
                                      : AddChannels<T, kDenseSteps, Pixels>::kByPixels[side - 1];
-          add(columns, p.weight + i * c.weight.c + k0, c.weight.c,
-              p.input + q0 * pixel_step + i, pixel_step, workspace + q0 * most, most, i > c0);
+          add(columns, p.weight + i * c.weight.c + k0, c.weight.c, p.input + q0 * pixel_step + i,
+              pixel_step, workspace + q0 * most, most, i > c0);
         }
       }
       for (int64_t q = 0; q < pixels; ++q) {

@@ -107,23 +107,6 @@ int64_t depthwise_workspace(const Convolution& c, const Depthwise& cut) {
   return cut.vectors * (cut.vector + cut.lines) + cut.slack + sums;
 }
 
-// The filters as [vector of groups][tap][lane].
-template <typename T>
-void pack_depthwise(const ConvolutionForward<T>& p) {
-  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
-  const FilterStrides& s = p.shape.weight;
-  const int64_t taps = p.shape.taps();
-  for (int64_t g = 0; g < round_up(p.shape.G, kLanes); ++g) {
-    Sum<T>* to = p.packed + g / kLanes * taps * kLanes + g % kLanes;
-    Tap tap(p.shape, 0);
-    for (int64_t t = 0; t < taps; ++t, tap.next(p.shape), to += kLanes) {
-      const T* weight = p.weight + g * s.g;
-      for (int axis = 0; axis < kSpatial; ++axis) weight += tap.at[axis] * s.spatial[axis];
-      *to = g < p.shape.G ? get_one(weight) : 0;
-    }
-  }
-}
-
 // A task's share of the maps.
 struct DepthwiseBlock {
   int64_t g, vectors;  // the first of its groups, and how many vectors they take
@@ -311,30 +294,143 @@ inline int64_t taps_inside(const DepthwisePass& pass, const DepthwiseTap* taps,
   return found;
 }
 
-// to[i * to_step + v * kLanes] = bias + the sum over the taps of weight * from[tap + i * step + v *
-// kLanes], for i < Pixels and v < vectors.
+// Vectors of neighbouring groups, two at a time where registers allow.
+constexpr int kVectorsAtOnce = CNN_EXT_VECTOR_REGISTERS == 32 ? 2 : 1;
+
+template <typename T, int Vectors>
+struct Neighbours {
+  using V = Vec<Sum<T>>;
+  V at[Vectors];
+
+  static Neighbours load(const T* from) {
+    Neighbours v;
+#pragma GCC unroll 2
+    for (int i = 0; i < Vectors; ++i) v.at[i] = get(from + i * V::kLanes);
+    return v;
+  }
+  static Neighbours load_sums(const Sum<T>* from) {
+    Neighbours v;
+#pragma GCC unroll 2
+    for (int i = 0; i < Vectors; ++i) v.at[i] = V::load(from + i * V::kLanes);
+    return v;
+  }
+  void store(T* to) const {
+#pragma GCC unroll 2
+    for (int i = 0; i < Vectors; ++i) put(at[i], to + i * V::kLanes);
+  }
+};
+
+// Where a group's numbers are in what is packed for each vector of groups, `step` elements apart.
+template <typename T>
+int64_t depthwise_place(const Convolution&, int64_t g, int64_t step) {
+  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
+  return g / kLanes * step + g % kLanes;
+}
+
+#if defined(CNN_EXT_BFLOAT16)
+
+// Two neighbours of bfloat16 are 32 bits: the even groups are a vector, and the odd.
+template <>
+struct Neighbours<BFloat16, 2> {
+  using V = Vec<float>;
+  V at[2];
+
+  static Neighbours load(const BFloat16* from) {
+    const __m512i bits = _mm512_loadu_si512(from);
+    const __m512i odd = _mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
+    return {{{reinterpret_cast<V::Lanes>(_mm512_slli_epi32(bits, 16))},
+             {reinterpret_cast<V::Lanes>(odd)}}};
+  }
+  static Neighbours load_sums(const float* from) {
+    const auto even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const auto odd = _mm512_or_si512(even, _mm512_set1_epi32(1));
+    const __m512 a = _mm512_loadu_ps(from), b = _mm512_loadu_ps(from + 16);
+    return {{{reinterpret_cast<V::Lanes>(_mm512_permutex2var_ps(a, even, b))},
+             {reinterpret_cast<V::Lanes>(_mm512_permutex2var_ps(a, odd, b))}}};
+  }
+  void store(BFloat16* to) const {
+    const __m512i even = _mm512_cvtepu16_epi32(rounded(at[0]));
+    const __m512i odd = _mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded(at[1])), 16);
+    _mm512_storeu_si512(to, _mm512_or_si512(even, odd));
+  }
+};
+
+template <>
+inline int64_t depthwise_place<BFloat16>(const Convolution& c, int64_t g, int64_t step) {
+  if (g / 32 * 32 + 32 > c.G) return g / 16 * step + g % 16;
+  return (g / 32 * 2 + g % 2) * step + g % 32 / 2;
+}
+
+#endif
+
+// The filters as [vector of groups][tap][lane].
+template <typename T>
+void pack_depthwise(const ConvolutionForward<T>& p) {
+  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
+  const FilterStrides& s = p.shape.weight;
+  const int64_t taps = p.shape.taps();
+  for (int64_t g = 0; g < round_up(p.shape.G, kLanes); ++g) {
+    Sum<T>* to = p.packed + depthwise_place<T>(p.shape, g, taps * kLanes);
+    Tap tap(p.shape, 0);
+    for (int64_t t = 0; t < taps; ++t, tap.next(p.shape), to += kLanes) {
+      const T* weight = p.weight + g * s.g;
+      for (int axis = 0; axis < kSpatial; ++axis) weight += tap.at[axis] * s.spatial[axis];
+      *to = g < p.shape.G ? get_one(weight) : 0;
+    }
+  }
+}
+
+// to[i * to_step] = bias + the sum over the taps of weight * from[tap + i * step], for i < Pixels,
+// of neighbouring vectors.
+template <typename T, int Pixels, int Vectors>
+inline __attribute__((always_inline)) void depthwise_vectors(
+    const DepthwiseTap* taps, int64_t tap_count, const T* from, int64_t step, const Sum<T>* weights,
+    int64_t weights_step, const Sum<T>* bias, bool relu, T* to, int64_t to_step) {
+  using V = Vec<Sum<T>>;
+  using Cells = Neighbours<T, Vectors>;
+  Cells sum[Pixels], start;
+#pragma GCC unroll 2
+  for (int v = 0; v < Vectors; ++v) start.at[v] = V::zero();
+  if (bias != nullptr) start = Cells::load_sums(bias);
+#pragma GCC unroll 8
+  for (int i = 0; i < Pixels; ++i) sum[i] = start;
+  for (const DepthwiseTap* tap = taps; tap < taps + tap_count; ++tap) {
+    V weight[Vectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) weight[v] = V::load(weights + v * weights_step + tap->weight);
+    const T* cell = from + tap->cells;
+#pragma GCC unroll 8
+    for (int i = 0; i < Pixels; ++i) {
+      const Cells cells = Cells::load(cell + i * step);
+#pragma GCC unroll 2
+      for (int v = 0; v < Vectors; ++v) {
+        sum[i].at[v] = sum[i].at[v].fused_add(weight[v], cells.at[v]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < Pixels; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; relu && v < Vectors; ++v) sum[i].at[v] = sum[i].at[v].rectified();
+    sum[i].store(to + i * to_step);
+  }
+}
+
+// The same of any number of vectors.
 template <typename T, int Pixels>
 void depthwise_pixels(const DepthwiseTap* taps, int64_t tap_count, const T* from, int64_t step,
                       const Sum<T>* weights, int64_t weights_step, const Sum<T>* bias, bool relu,
                       int64_t vectors, T* to, int64_t to_step) {
-  using V = Vec<Sum<T>>;
-  for (int64_t v = 0; v < vectors; ++v, from += V::kLanes, to += V::kLanes) {
-    V sum[Pixels];
-    const V start = bias == nullptr ? V::zero() : V::load(bias + v * V::kLanes);
-#pragma GCC unroll 8
-    for (int i = 0; i < Pixels; ++i) sum[i] = start;
-    for (const DepthwiseTap* tap = taps; tap < taps + tap_count; ++tap) {
-      const V weight = V::load(weights + v * weights_step + tap->weight);
-      const T* cell = from + tap->cells;
-#pragma GCC unroll 8
-      for (int i = 0; i < Pixels; ++i) {
-        sum[i] = sum[i].fused_add(weight, get(cell + i * step));
-      }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < Pixels; ++i) {
-      put(relu ? sum[i].rectified() : sum[i], to + i * to_step);
-    }
+  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes, kAtOnce = kVectorsAtOnce * kLanes;
+  for (; vectors >= kVectorsAtOnce; vectors -= kVectorsAtOnce, from += kAtOnce, to += kAtOnce) {
+    depthwise_vectors<T, Pixels, kVectorsAtOnce>(taps, tap_count, from, step, weights, weights_step,
+                                                 bias, relu, to, to_step);
+    weights += kVectorsAtOnce * weights_step;
+    if (bias != nullptr) bias += kAtOnce;
+  }
+  if (vectors > 0) {
+    depthwise_vectors<T, Pixels, 1>(taps, tap_count, from, step, weights, weights_step, bias, relu,
+                                    to, to_step);
   }
 }
 
@@ -492,45 +588,76 @@ void depthwise(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t fir
   if constexpr (std::is_same_v<T, Sum<T>>) depthwise_by_rows(p, cut, first, last, workspace);
 }
 
-// sums[tap] += the sum over a row of gradients * cells, for `Taps` taps of one vector of groups.
-template <typename T, int Taps>
+// sums[tap] += the sum over a row of gradients * cells, for `Taps` taps of neighbouring vectors of
+// groups, whose sums are sums_step apart.
+template <typename T, int Vectors, int Taps>
 void add_products(const DepthwiseTap* taps, const T* gradients, int64_t gradient_step,
-                  int64_t count, const T* cells, int64_t step, Sum<T>* sums) {
+                  int64_t count, const T* cells, int64_t step, Sum<T>* sums, int64_t sums_step) {
   using V = Vec<Sum<T>>;
-  V sum[Taps];
+  V sum[Taps][Vectors];
   const T* from[Taps];
 #pragma GCC unroll 16
   for (int t = 0; t < Taps; ++t) {
-    sum[t] = V::zero();
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) sum[t][v] = V::zero();
     from[t] = cells + taps[t].cells;
   }
   for (int64_t j = 0, at = 0; j < count; ++j, at += step, gradients += gradient_step) {
-    const V gradient = get(gradients);
+    const auto gradient = Neighbours<T, Vectors>::load(gradients);
 #pragma GCC unroll 16
-    for (int t = 0; t < Taps; ++t) sum[t] = sum[t].fused_add(gradient, get(from[t] + at));
+    for (int t = 0; t < Taps; ++t) {
+      const auto cell = Neighbours<T, Vectors>::load(from[t] + at);
+#pragma GCC unroll 2
+      for (int v = 0; v < Vectors; ++v) {
+        sum[t][v] = sum[t][v].fused_add(gradient.at[v], cell.at[v]);
+      }
+    }
   }
 #pragma GCC unroll 16
   for (int t = 0; t < Taps; ++t) {
-    sum[t].lanes += V::load(sums + taps[t].weight).lanes;
-    sum[t].store(sums + taps[t].weight);
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) {
+      Sum<T>* const to = sums + v * sums_step + taps[t].weight;
+      sum[t][v].lanes += V::load(to).lanes;
+      sum[t][v].store(to);
+    }
   }
 }
 
 // Any number of taps, in parts as equal as can be.
-template <typename T>
+template <typename T, int Vectors = 1>
 void add_products(const DepthwiseTap* taps, int64_t tap_count, const T* gradients,
-                  int64_t gradient_step, int64_t count, const T* cells, int64_t step,
-                  Sum<T>* sums) {
-  using Function =
-      void (*)(const DepthwiseTap*, const T*, int64_t, int64_t, const T*, int64_t, Sum<T>*);
+                  int64_t gradient_step, int64_t count, const T* cells, int64_t step, Sum<T>* sums,
+                  int64_t sums_step = 0) {
+  using Function = void (*)(const DepthwiseTap*, const T*, int64_t, int64_t, const T*, int64_t,
+                            Sum<T>*, int64_t);
   static constexpr Function kByTaps[kTapsAtOnce] = {
-      add_products<T, 1>, add_products<T, 2>, add_products<T, 3>,
-      add_products<T, 4>, add_products<T, 5>, add_products<T, 6>,
-      add_products<T, 7>, add_products<T, 8>, add_products<T, 9>};
+      add_products<T, Vectors, 1>, add_products<T, Vectors, 2>, add_products<T, Vectors, 3>,
+      add_products<T, Vectors, 4>, add_products<T, Vectors, 5>, add_products<T, Vectors, 6>,
+      add_products<T, Vectors, 7>, add_products<T, Vectors, 8>, add_products<T, Vectors, 9>};
   const int64_t parts = divide_up(tap_count, kTapsAtOnce);
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t t0 = part * tap_count / parts, t1 = (part + 1) * tap_count / parts;
-    kByTaps[t1 - t0 - 1](taps + t0, gradients, gradient_step, count, cells, step, sums);
+    kByTaps[t1 - t0 - 1](taps + t0, gradients, gradient_step, count, cells, step, sums, sums_step);
+  }
+}
+
+// Vectors of neighbouring groups, as many as there are.
+template <typename T>
+void add_products_of_all(const DepthwiseTap* taps, int64_t tap_count, const T* gradients,
+                         int64_t gradient_step, int64_t count, const T* cells, int64_t step,
+                         Sum<T>* sums, int64_t sums_step, int64_t vectors) {
+  constexpr int64_t kAtOnce = kVectorsAtOnce * Vec<Sum<T>>::kLanes;
+  for (; vectors >= kVectorsAtOnce; vectors -= kVectorsAtOnce) {
+    add_products<T, kVectorsAtOnce>(taps, tap_count, gradients, gradient_step, count, cells, step,
+                                    sums, sums_step);
+    gradients += kAtOnce;
+    cells += kAtOnce;
+    sums += kVectorsAtOnce * sums_step;
+  }
+  if (vectors > 0) {
+    add_products<T, 1>(taps, tap_count, gradients, gradient_step, count, cells, step, sums,
+                       sums_step);
   }
 }
 
@@ -555,20 +682,16 @@ void add_products_in_place(const ConvolutionWeightGradient<T>& p, const Depthwis
     for (int64_t row = 0; row < next - y && reach.first < reach.last; ++row) {
       const T* const here = gradients + row * gradient_row + reach.first * gradient_step;
       const T* const there = source + row * source_row + reach.first * step;
-      for (int64_t v = 0; v < at.vectors; ++v) {
-        add_products(list, reach.count, here + v * kLanes, gradient_step, reach.last - reach.first,
-                     there + v * kLanes, step, sums + v * c.taps() * kLanes);
-      }
+      add_products_of_all(list, reach.count, here, gradient_step, reach.last - reach.first, there,
+                          step, sums, c.taps() * kLanes, at.vectors);
     }
     // The edges, down the rows.
     for (int64_t j = 0; j < cells; ++j) {
       if (j == reach.first && reach.first < reach.last) j = reach.last;
       if (j == cells) break;
       const int64_t met = taps_inside(pass, list, columns, reach.count, j, edge);
-      for (int64_t v = 0; v < at.vectors; ++v) {
-        add_products(edge, met, gradients + j * gradient_step + v * kLanes, gradient_row, next - y,
-                     source + j * step + v * kLanes, source_row, sums + v * c.taps() * kLanes);
-      }
+      add_products_of_all(edge, met, gradients + j * gradient_step, gradient_row, next - y,
+                          source + j * step, source_row, sums, c.taps() * kLanes, at.vectors);
     }
   }
 }
@@ -632,7 +755,7 @@ void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, const Dept
     }
     const int64_t g0 = block * cut.vectors * kLanes;
     for (int64_t g = g0; g < c.G && g < g0 + cut.vectors * kLanes; ++g) {
-      const Sum<T>* sum = sums + (g - g0) / kLanes * taps * kLanes + (g - g0) % kLanes;
+      const Sum<T>* sum = sums + depthwise_place<T>(c, g - g0, taps * kLanes);
       Tap tap(c, 0);
       for (int64_t t = 0; t < taps; ++t, tap.next(c)) {
         Sum<T>* to = p.grad_weight + split * p.split_stride + g * c.weight.g;
