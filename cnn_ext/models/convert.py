@@ -91,7 +91,7 @@ def left_alone(model: torch.nn.Module, *, exclude: Iterable[str] = ()) -> dict[s
     return reasons
 
 
-def _multiplies_otherwise(kind: type[torch.nn.Module]) -> bool:
+def _multiplies_otherwise(kind: type) -> bool:
     """Whether it is another kind of linear layer: attention's, an adapter's. They are many."""
     return issubclass(kind, torch.nn.Linear) and kind not in TWINS
 
