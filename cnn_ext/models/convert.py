@@ -62,7 +62,8 @@ def left_alone(model: torch.nn.Module, *, exclude: Iterable[str] = ()) -> dict[s
         model, exclude: as for :func:`convert`.
 
     Returns:
-        Reasons by module name; nothing for what is swapped, and for layers of other kinds.
+        Reasons by module name; nothing for what is swapped, and for layers of other kinds, as which
+        subclasses of ``Linear`` count: attention's, an adapter's.
 
     Example:
         >>> class Mine(torch.nn.Conv2d):
@@ -92,7 +93,7 @@ def left_alone(model: torch.nn.Module, *, exclude: Iterable[str] = ()) -> dict[s
 
 
 def _multiplies_otherwise(kind: type) -> bool:
-    """Whether it is another kind of linear layer: attention's, an adapter's. They are many."""
+    """Whether it is another kind of linear layer."""
     return issubclass(kind, torch.nn.Linear) and kind not in TWINS
 
 

@@ -394,13 +394,14 @@ def chosen_algorithm(module: torch.nn.Module, call: Call) -> str | None:
     None for a linear layer that leaves the call to torch.
     """
     if isinstance(module, nn.Linear):
-        return "dense" if functional.is_dense(call.arguments[0], module.weight) else None
+        ours = functional.is_dense(_input(call), module.weight, module.bias)
+        return "dense" if ours else None
     asked = getattr(module, "algorithm", None)
     if asked is None:
         return "taps" if isinstance(module, nn.MaxPool2d) else "fused"
     if asked != "auto" or not isinstance(module, torch.nn.modules.conv._ConvNd) or module.transposed:
         return asked
-    input = call.arguments[0]
+    input = _input(call)
     size = input.shape if input.dim() == module.weight.dim() else (1, *input.shape)
     padding = "valid" if module.padding_mode != "zeros" else module.padding
     memory_format = torch.contiguous_format
@@ -411,6 +412,10 @@ def chosen_algorithm(module: torch.nn.Module, call: Call) -> str | None:
         size, module.weight.shape, module.stride, padding, module.dilation, module.groups,
         dtype=module.weight.dtype, memory_format=memory_format,
     )  # fmt: skip
+
+
+def _input(call: Call) -> Tensor:
+    return next(iter((*call.arguments, *call.keywords.values())))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Layer:
 
     name: str
     kind: str
-    algorithm: str | None  # what computes it here; None: torch does, it has no twin here
+    algorithm: str | None  # what computes it here; None: torch does
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     parameters: int

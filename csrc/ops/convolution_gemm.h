@@ -124,11 +124,14 @@ void run_tasks(int64_t tasks, int64_t threads, int64_t workspace_size, const Ten
 
 // A product of few pixels with so many filters that packing them would take longer than
 // multiplying: a dense layer's, or that of the last maps of one image.
-inline bool dense(const cpu::Convolution& c) {
+inline bool few_pixels(const cpu::Convolution& c) {
   constexpr int64_t kLeast = 1 << 17, kMany = 1 << 22;  // numbers of the filters
+  for (int axis = 0; axis < kSpatial; ++axis) {  // pixels are cells of the input
+    if (c.padding[axis] != 0 || (c.out[axis] - 1) * c.stride[axis] >= c.in[axis]) return false;
+  }
+  if (c.G != 1 || c.taps() != 1 || c.pixels() != c.out[2] || c.stride[2] != 1) return false;
   const int64_t filters = c.K * c.C;
-  if (c.G != 1 || c.taps() != 1 || c.pixels() != c.out[2] || c.padding[2] != 0) return false;
-  return c.stride[2] == 1 && filters >= kLeast && c.pixels() <= (filters > kMany ? 256 : 64);
+  return filters >= kLeast && c.pixels() <= (filters > kMany ? 256 : 64);
 }
 
 template <typename T>
@@ -136,7 +139,7 @@ void implicit_gemm(const cpu::Convolution& shape, const T* input, const T* weigh
                    const cpu::Sum<T>* bias, cpu::Result<T>* output, const Tensor& like) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
-  if (dense(shape) && shape.input.c == 1 && (shape.weight.c == 1 || shape.weight.k == 1)) {
+  if (few_pixels(shape) && shape.input.c == 1 && (shape.weight.c == 1 || shape.weight.k == 1)) {
     const cpu::ConvolutionForward<T> p{shape, {}, input, weight, bias, nullptr, output};
     if (shape.weight.c == 1) {
       at::parallel_for(0, shape.K, cpu::divide_up(shape.K, threads),

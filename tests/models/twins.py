@@ -21,8 +21,9 @@ def assert_twins(build, image, loss, rtol, later=None, dtype=torch.double, steps
     start = copy.deepcopy(ours.state_dict())
     images, labels = image.to(dtype), torch.arange(len(image)) % 3
     optimizers = [torch.optim.SGD(m.parameters(), lr=lr, momentum=0.9) for m in (ours, theirs)]
-    kinks = SharedKinks(ours, theirs, later or rtol)
+    kinks = SharedKinks(ours, theirs)
     for step in range(steps):
+        bound = kinks.rtol = (later or rtol) if step else rtol
         results = []
         for model, optimizer in zip((theirs, ours), reversed(optimizers), strict=True):
             torch.manual_seed(step)
@@ -33,7 +34,6 @@ def assert_twins(build, image, loss, rtol, later=None, dtype=torch.double, steps
             results.append((output.detach(), value.detach()))
         assert not kinks.inputs
         (other, other_value), (output, value) = results
-        bound = (later or rtol) if step else rtol
         close(output, other, bound, f"output of step {step}")
         close(value, other_value, bound, f"loss of step {step}")
         gradients = [{n: p.grad for n, p in m.named_parameters()} for m in (ours, theirs)]
@@ -49,12 +49,15 @@ class SharedKinks:
 
     Any two ways of computing a layer round differently. A gradient jumps where a ReLU's input thereby
     falls on the other side of zero, or another of two near maxima is pooled, and two trainings part
-    there, right as both are. Such an input is given the twin's value, and its gradient passes through;
-    it must lie within ``rtol`` of the scale, so that nothing wrong can hide behind it.
+    there, right as both are. Such an input is given the twin's value, and its gradient passes through.
+    It must lie within ``rtol`` of that, in the scale of the map, and there must be few, so that nothing
+    wrong can hide behind them.
     """
 
-    def __init__(self, ours, theirs, rtol):
-        self.rtol, self.inputs = rtol, []
+    MOST = 8  # of a layer
+
+    def __init__(self, ours, theirs):
+        self.rtol, self.inputs = 0.0, []
         for model, hook in ((theirs, self._note), (ours, self._take)):
             for module in model.modules():
                 if isinstance(module, torch.nn.ReLU | torch.nn.MaxPool2d):
@@ -65,20 +68,26 @@ class SharedKinks:
 
     def _take(self, module, inputs):
         (ours,), theirs = inputs, self.inputs.pop(0)
-        if isinstance(module, torch.nn.ReLU):
-            parted = (ours > 0) != (theirs > 0)
-        else:
-            parted = (picked(module, ours) != picked(module, theirs)).flatten(2).any(2)[..., None, None]
+        relu = isinstance(module, torch.nn.ReLU)
+        parted = (ours > 0) != (theirs > 0) if relu else picked_apart(module, ours, theirs)
         if not parted.any():
             return None
+        assert parted.sum() <= self.MOST
         close(ours * parted, theirs * parted, self.rtol, "beside a kink", theirs.abs().max().item())
         return torch.where(parted, ours + (theirs - ours).detach(), ours)
 
 
-def picked(pool, input):
-    """Which pixel each window of a max-pooling picks."""
+def picked_apart(pool, *maps):
+    """The cells that some window of a max-pooling picks in one of two maps and not in the other."""
     arguments = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
-    return torch.nn.functional.max_pool2d(input, *arguments, return_indices=True)[1]
+    first, second = (
+        torch.nn.functional.max_pool2d(m, *arguments, return_indices=True)[1].flatten(2) for m in maps
+    )
+    apart = (first != second).byte()
+    cells = torch.zeros_like(maps[0], dtype=torch.uint8).flatten(2)
+    for picked in (first, second):
+        cells.scatter_reduce_(2, picked, apart, "amax")
+    return cells.view(maps[0].shape).bool()
 
 
 def layers_close(ours, theirs, rtol, what):

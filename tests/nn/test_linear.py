@@ -51,10 +51,10 @@ def test_it_is_torchs_layer():
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("shape", [(4, MANY), (MANY,), (2, 3, MANY), (256, MANY)], ids=str)
+@pytest.mark.parametrize("shape", [(4, MANY), (MANY,), (2, 3, MANY), (64, MANY)], ids=str)
 def test_many_weights_are_ours(layers, shape):
     input = torch.randn(shape)
-    assert is_dense(input, layers[0].weight)
+    assert is_dense(input, layers[0].weight, layers[0].bias)
     assert "Convolution" in layers[0](input).grad_fn.next_functions[0][0].name()
     assert_are_torchs(*layers, input)
 
@@ -63,6 +63,7 @@ def test_without_bias_in_float64(layers):
     ours, theirs = (layer.double() for layer in layers)
     ours.bias = theirs.bias = None
     input = torch.randn(7, MANY, dtype=torch.double)
+    assert is_dense(input, ours.weight)
     torch.testing.assert_close(ours(input), theirs(input), rtol=1e-12, atol=1e-12)
 
 
@@ -70,13 +71,14 @@ def test_without_bias_in_float64(layers):
     ("input", "weight"),
     [
         (torch.randn(4, 20), torch.randn(30, 20)),  # few weights
-        (torch.randn(257, MANY), torch.randn(OUT, MANY)),  # many rows
+        (torch.randn(65, MANY), torch.randn(OUT, MANY)),  # many rows
+        (torch.randn(257, 2200), torch.randn(2000, 2200)),  # for so many weights too
         (torch.randn(0, MANY), torch.randn(OUT, MANY)),  # none
         (torch.randn(4, MANY).bfloat16(), torch.randn(OUT, MANY).bfloat16()),
         (torch.randn(4, MANY, dtype=torch.cfloat), torch.randn(OUT, MANY, dtype=torch.cfloat)),
         (torch.randn(4, MANY, device="meta"), torch.randn(OUT, MANY, device="meta")),
     ],
-    ids=["few weights", "many rows", "no rows", "bfloat16", "complex64", "meta"],
+    ids=["few weights", "many rows", "more rows", "no rows", "bfloat16", "complex64", "meta"],
 )
 def test_the_rest_is_torchs(input, weight):
     assert not is_dense(input, weight)
@@ -100,9 +102,33 @@ def test_misuse_is_refused_as_torch_does(layers, input, bias):
     assert errors[0] == errors[1]
 
 
-def test_a_bias_that_does_not_fit_is_named(layers):
-    with pytest.raises(RuntimeError, match="bias"):
-        linear(torch.zeros(4, MANY), layers[0].weight, torch.zeros(OUT + 1))
+@pytest.mark.parametrize(
+    "bias", [torch.zeros(OUT + 1), torch.zeros(OUT).double()], ids=["size", "dtype"]
+)
+def test_a_bias_that_does_not_fit_is_refused_as_torch_does(layers, bias):
+    errors = []
+    for function in (linear, F.linear):
+        with pytest.raises(RuntimeError) as error:
+            function(torch.zeros(4, MANY), layers[0].weight, bias)
+        errors.append(str(error.value))
+    assert errors[0] == errors[1]
+
+
+def test_what_torch_alone_serves_is_torchs(layers):
+    """A bias for all, sparse weights, weights that compute in their own way."""
+
+    class Halved(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, arguments=(), keywords=None):
+            with torch._C.DisableTorchFunctionSubclass():
+                return function(*arguments, **(keywords or {})) / 2
+
+    input, weight = torch.randn(4, MANY), layers[0].weight.detach()
+    assert torch.equal(linear(input, weight, torch.ones(1)), F.linear(input, weight, torch.ones(1)))
+    sparse = weight.to_sparse_csr()
+    assert torch.equal(linear(input, sparse), F.linear(input, sparse))
+    halved = weight.as_subclass(Halved)
+    assert torch.equal(linear(input, halved), F.linear(input, weight) / 2)
 
 
 def test_autocast_is_torchs(layers):
@@ -119,8 +145,17 @@ def test_under_vmap_and_compile(layers):
     torch.testing.assert_close(torch.vmap(ours)(input), theirs(input), rtol=1e-4, atol=1e-5)
     compiled = torch.compile(ours, fullgraph=True, dynamic=False)
     torch.testing.assert_close(compiled(input), theirs(input), rtol=1e-4, atol=1e-5)
-    exported = torch.export.export(ours, (input,)).module()
-    torch.testing.assert_close(exported(input), theirs(input), rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_that_are_left_open_stay_open(layers):
+    ours, theirs = layers
+    rows = {0: torch.export.Dim("rows", max=1024)}
+    program = torch.export.export(ours, (torch.randn(3, MANY),), dynamic_shapes=(rows,)).module()
+    dynamic = torch.compile(ours, fullgraph=True, dynamic=True)
+    for count in (2, 300):
+        input = torch.randn(count, MANY)
+        torch.testing.assert_close(program(input), theirs(input), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(dynamic(input), theirs(input), rtol=1e-4, atol=1e-5)
 
 
 def test_forward_mode(layers):

@@ -182,6 +182,17 @@ DENSE = [
     Sample("a large filter that covers its input", 3, 60, 131, (5, 7), (5, 7)),
     Sample("few pixels of one image", 1, 1040, 130, (3, 5), (1, 1), layout="channels_last"),
 ]
+# Almost: there are pixels that are no cells of the input, or its cells are not all of them.
+DENSE += [
+    replace(s, layout="channels_last")
+    for s in (
+        Sample("few pixels and more behind", 1, 1024, 256, (1, 8), (1, 1), padding=(0, 2, 0, 0)),
+        Sample("few pixels, all of padding", 1, 1024, 256, (1, 4), (1, 1), (3, 1), (1, 0)),
+        Sample("few pixels between padding", 1, 1024, 256, (1, 4), (1, 1), padding=(1, 0)),
+        Sample("few pixels, strided", 1, 1024, 256, (2, 9), (1, 1), stride=2),
+        Sample("few pixels, uncovered phases", 1, 512, 512, (3, 8), (3, 3), stride=2),
+    )
+]
 
 DEPTHWISE = [
     s for s in [*ALL, *(replace(s, layout="channels_last") for s in SAMPLES if s.axes == 2)]
@@ -194,6 +205,10 @@ DEPTHWISE += [
     for s in (
         Sample("vectors", 2, 16, 16, (13, 19), (3, 3), padding=1, groups=16),
         Sample("vectors, valid", 1, 32, 32, (9, 21), (3, 5), groups=32),
+        Sample("vectors, two and one", 2, 48, 48, (9, 14), (3, 3), padding=1, groups=48),
+        Sample("vectors, two by two, stride 2", 2, 64, 64, (11, 9), (5, 3), 2, 2, groups=64),
+        Sample("vectors, five, strides apart", 1, 80, 80, (13, 12), (3, 3), (2, 3), 1, 1, 80),
+        Sample("vectors of a volume", 1, 48, 48, (4, 5, 6), (3, 2, 3), (1, 2, 1), 1, groups=48),
         Sample("vectors, stride 2", 3, 16, 16, (14, 17), (3, 3), stride=2, padding=1, groups=16),
         Sample("vectors, uneven", 2, 16, 16, (15, 12), (5, 3), (2, 3), (0, 3, 2, 1), (1, 2), 16),
         Sample("vectors, all edges", 2, 16, 16, (4, 3), (7, 7), padding=3, groups=16),

@@ -70,13 +70,15 @@ def grad_like_output(sample, input, weight, bias):
     return torch.randn_like(output, memory_format=torch.preserve_format)
 
 
-def assert_all_three_are_torchs(sample, dtype, algorithm, cancels=False):
-    """Within the bound of the dtype, of the values.
+def assert_all_three_are_torchs(sample, dtype, algorithm, cancels=False, last=False):
+    """Within the bound of the dtype, of the values. ``last``: filters in channels_last too.
 
     ``cancels``: or of what sums of such terms come to in the mean, the root of the sum of their
     squares; for random searches, which meet a result of one cell in which nearly everything cancels.
     """
     input, weight, bias = sample.tensors(dtype)
+    if last and sample.axes == 2:
+        weight = lay_out(weight, "channels_last")
     grad = grad_like_output(sample, input, weight, bias)
     arguments = (*sample.arguments, algorithm)
     results = (
@@ -128,8 +130,9 @@ def test_some_images_at_a_time(sample, dtype, threads):
 
 @pytest.mark.parametrize("sample", DENSE, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_few_pixels_with_many_filters(sample, dtype, cpu_capability):
-    assert_all_three_are_torchs(sample, dtype, "auto")
+@pytest.mark.parametrize("last", [False, True], ids=["NCHW filters", "channels_last filters"])
+def test_few_pixels_with_many_filters(sample, dtype, last, cpu_capability):
+    assert_all_three_are_torchs(sample, dtype, "auto", last=last)
 
 
 @pytest.mark.parametrize("sample", DENSE, ids=str)
@@ -162,6 +165,12 @@ def test_direct_convolution_over_ragged_bands(sample, dtype, cpu_capability):
 @dtypes
 def test_depthwise_convolution_directly(sample, dtype, cpu_capability):
     assert_all_three_are_torchs(sample, dtype, "direct")
+
+
+@pytest.mark.parametrize("sample", DEPTHWISE, ids=str)
+@pytest.mark.parametrize("cpu_capability", ["avx512_bf16"], indirect=True)
+def test_depthwise_convolution_in_bfloat16_where_it_lies(sample, cpu_capability):
+    assert_all_three_are_torchs(sample, torch.bfloat16, "auto")
 
 
 # Winograd's sums round some three times as much; `docs/convolution.md` promises this bound.

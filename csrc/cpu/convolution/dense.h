@@ -67,7 +67,7 @@ void dense(const ConvolutionForward<T>& p, int64_t first, int64_t last) {
   using Pixels = std::make_integer_sequence<int, kDensePixels>;
   const Convolution& c = p.shape;
   const int64_t pixels = c.pixels(), from_step = c.input.spatial[2];
-  const int64_t block = sums_in_output<T>({}) ? kDenseChannels : c.C;
+  const int64_t block = kPairs<T> ? c.C : kDenseChannels;  // of the pairs' sum, rounded once
   Sum<T> sums[kDenseFilters * kDensePixels + Vec<Sum<T>>::kLanes];
   for (int64_t c0 = 0; c0 < c.C; c0 += block) {
     const int64_t channels = c.C - c0 < block ? c.C - c0 : block;
@@ -108,6 +108,7 @@ void add_channels(int64_t columns, const T* filters, int64_t channel_step, const
                   int64_t pixel_step, T* to, int64_t to_step, bool accumulate) {
   using V = Vec<T>;
   for (int64_t k = 0; k < columns; k += V::kLanes) {
+    const bool whole = columns - k >= V::kLanes;
     V sum[Pixels];
 #pragma GCC unroll 4
     for (int q = 0; q < Pixels; ++q) {
@@ -116,7 +117,6 @@ void add_channels(int64_t columns, const T* filters, int64_t channel_step, const
     const T* row = filters + k;
 #pragma GCC unroll 8
     for (int i = 0; i < Channels; ++i, row += channel_step) {
-      const bool whole = columns - k >= V::kLanes;
       const V cells = whole ? V::load(row) : V::load(row, V::Mask::range(0, columns - k));
 #pragma GCC unroll 4
       for (int q = 0; q < Pixels; ++q) {
