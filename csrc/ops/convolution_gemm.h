@@ -126,7 +126,7 @@ void run_tasks(int64_t tasks, int64_t threads, int64_t workspace_size, const Ten
 // multiplying: a dense layer's, or that of the last maps of one image.
 inline bool few_pixels(const cpu::Convolution& c) {
   constexpr int64_t kLeast = 1 << 17, kMany = 1 << 22;  // numbers of the filters
-  for (int axis = 0; axis < kSpatial; ++axis) {  // pixels are cells of the input
+  for (int axis = 0; axis < kSpatial; ++axis) {         // pixels are cells of the input
     if (c.padding[axis] != 0 || (c.out[axis] - 1) * c.stride[axis] >= c.in[axis]) return false;
   }
   if (c.G != 1 || c.taps() != 1 || c.pixels() != c.out[2] || c.stride[2] != 1) return false;
