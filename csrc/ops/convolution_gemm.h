@@ -122,11 +122,11 @@ void run_tasks(int64_t tasks, int64_t threads, int64_t workspace_size, const Ten
   });
 }
 
-// A product of few pixels with so many filters that packing them would take longer than
-// multiplying: a dense layer's, or that of the last maps of one image.
+// Few pixels, all of them cells of the input, with so many filters that packing these would take
+// longer than multiplying: a dense layer's product, or that of the last maps of one image.
 inline bool few_pixels(const cpu::Convolution& c) {
   constexpr int64_t kLeast = 1 << 17, kMany = 1 << 22;  // numbers of the filters
-  for (int axis = 0; axis < kSpatial; ++axis) {         // pixels are cells of the input
+  for (int axis = 0; axis < kSpatial; ++axis) {
     if (c.padding[axis] != 0 || (c.out[axis] - 1) * c.stride[axis] >= c.in[axis]) return false;
   }
   if (c.G != 1 || c.taps() != 1 || c.pixels() != c.out[2] || c.stride[2] != 1) return false;
@@ -134,30 +134,40 @@ inline bool few_pixels(const cpu::Convolution& c) {
   return filters >= kLeast && c.pixels() <= (filters > kMany ? 256 : 64);
 }
 
+// Multiplies few pixels without packing, where filters have their channels together, or channels
+// their filters; whether it did.
+template <typename T>
+bool multiply_few_pixels(const cpu::Convolution& shape, const T* input, const T* weight,
+                         const cpu::Sum<T>* bias, cpu::Result<T>* output, const Tensor& like) {
+  if (!few_pixels(shape) || shape.input.c != 1) return false;
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const int64_t threads = threads_for(shape);
+  const cpu::ConvolutionForward<T> p{shape, {}, input, weight, bias, nullptr, output};
+  if (shape.weight.c == 1) {
+    at::parallel_for(0, shape.K, cpu::divide_up(shape.K, threads),
+                     [&](int64_t first, int64_t last) { kernels.dense(p, first, last); });
+    return true;
+  }
+  if constexpr (std::is_floating_point_v<T>) {  // not of pairs
+    if (shape.weight.k != 1 || shape.output.c != 1) return false;
+    constexpr int64_t kColumns = 64;  // of a task
+    const int64_t workspace_size = shape.pixels() * kernels.dense_columns(shape);
+    run_tasks<T>(cpu::divide_up(shape.K, kColumns), threads, workspace_size, like,
+                 [&](int64_t first, int64_t last, T* workspace) {
+                   kernels.dense_by_channels(p, first * kColumns,
+                                             std::min(last * kColumns, shape.K), workspace);
+                 });
+    return true;
+  }
+  return false;
+}
+
 template <typename T>
 void implicit_gemm(const cpu::Convolution& shape, const T* input, const T* weight,
                    const cpu::Sum<T>* bias, cpu::Result<T>* output, const Tensor& like) {
+  if (multiply_few_pixels(shape, input, weight, bias, output, like)) return;
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
-  if (few_pixels(shape) && shape.input.c == 1 && (shape.weight.c == 1 || shape.weight.k == 1)) {
-    const cpu::ConvolutionForward<T> p{shape, {}, input, weight, bias, nullptr, output};
-    if (shape.weight.c == 1) {
-      at::parallel_for(0, shape.K, cpu::divide_up(shape.K, threads),
-                       [&](int64_t first, int64_t last) { kernels.dense(p, first, last); });
-      return;
-    }
-    if constexpr (std::is_floating_point_v<T>) {
-      if (shape.output.c == 1) {
-        const int64_t most = kernels.dense_columns(shape);
-        run_tasks<T>(cpu::divide_up(shape.K, 64), threads, shape.pixels() * most, like,
-                     [&](int64_t first, int64_t last, T* workspace) {
-                       kernels.dense_by_channels(p, first * 64, std::min(last * 64, shape.K),
-                                                 workspace);
-                     });
-        return;
-      }
-    }
-  }
   const cpu::Blocking cut = kernels.plan_forward(shape, bias != nullptr, threads);
   const Tensor packed = empty_of<T>(kernels.packed_size(shape, cut), like);
   const cpu::ConvolutionForward<T> p{shape, cut, input, weight, bias, packed.mutable_data_ptr<T>(),
