@@ -14,7 +14,7 @@ Fields of every row:
     ``"color_pca"``.
 ``layer`` and its ``set`` and ``family``; ``network``; or ``shape``
     What was measured. A family is a set of layers that a goal is about. The shape of a dense layer is
-    rows of input, their size, and that of the output's.
+    its rows of input, ``in_features`` and ``out_features``.
 ``pass``, ``format``, ``dtype``
     ``"forward"``, ``"input gradient"`` ...; ``"NCHW"`` (any contiguous tensor) or ``"channels_last"``.
 ``milliseconds``

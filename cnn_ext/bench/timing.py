@@ -29,8 +29,8 @@ Row = dict[str, Any]
 # Contenders that a ratio is against. The others are there to be seen: `clone` and `read` move the
 # tensor once, FancyPCA, ONNX Runtime and OpenVINO are not torch.
 OPPONENTS = ("eager", "compiled")
-WARMING = 5  # untimed calls before each that is timed, if they are done
-WARMING_SECONDS = 0.005  # in this time
+WARMING = 5  # untimed calls before each timed one, at most;
+WARMING_SECONDS = 0.005  # after this time there are no more
 BUSY = 0.25  # spread beyond which something else ran on the machine
 FORMATS = ("NCHW", "channels_last")
 LAYOUTS = dict(zip(FORMATS, (torch.contiguous_format, torch.channels_last), strict=True))
