@@ -168,6 +168,21 @@ def test_the_algorithm_is_the_one_that_was_taken():
     ]  # fmt: skip
 
 
+def test_a_dense_layer_is_ours_or_left_to_torch_and_then_has_no_ratio():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.large, self.small = nn.Linear(1100, 1000), nn.Linear(1000, 3)
+
+        def forward(self, x):
+            return self.small(input=self.large(input=x))  # by keyword
+
+    large, small = report_of(Named(), torch.randn(2, 1100)).layers
+    assert (large.algorithm, small.algorithm) == ("dense", None)
+    assert not large.parts
+    assert small.ours == small.torch
+
+
 def test_memory_kept_for_the_backward_pass_is_counted():
     layer = nn.Sequential(nn.LocalResponseNorm(5))
     (norm,) = report_of(layer, torch.randn(2, 8, 16, 16)).layers

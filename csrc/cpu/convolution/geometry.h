@@ -36,10 +36,7 @@ struct Numbers<Pair> {
   using Packed = Pair;
 };
 template <>
-struct Numbers<BFloat16> {
-  using Operand = BFloat16;
-  using Sum = float;
-  using Result = BFloat16;
+struct Numbers<BFloat16> : Numbers<Pair> {  // one by one, as floats
   using Packed = float;
 };
 template <typename T>
