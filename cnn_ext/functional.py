@@ -79,7 +79,9 @@ def convolution_algorithm(
     timing, so that results do not change from run to run. In this order:
 
     - ``"direct"`` for depthwise convolution with at most 64 filter cells, where the input rows of a
-      window (512 cells of the output at a time) hold at most 65536 cells;
+      window (512 cells of the output at a time) hold at most 65536 cells; likewise for groups of 2, 4,
+      8 or 16 channels and as many filters, in channels_last, where the convolution strides, where rows
+      of the output have fewer than 16 cells, and in a weight gradient;
     - ``"winograd"`` for float32, filters of 3 x 3 or 5 x 5 cells (where the convolution strides, in
       each phase of the stride, such as 11 x 11 at stride 4) without dilation, at least 16 channels
       (phases counted) and 16 filters to a group, and maps large enough that its tiles save a third of
@@ -94,7 +96,8 @@ def convolution_algorithm(
     bfloat16, where the processor multiplies it itself, is by ``"implicit_gemm"`` in place of Winograd
     that saves less than two thirds of the multiplications or is asked for a weight gradient, and in
     place of direct convolution, unless that is depthwise, of one channel, of groups with fewer than 16
-    channels or, in a weight gradient, of fewer than 32 filters.
+    channels or, in a weight gradient, of fewer than 32 filters. Forward, narrow groups are ``"direct"``
+    in NCHW too, turned to channels_last, and so are those of 32 channels at stride 1.
 
     The input gradient of a strided convolution follows the rule in each phase of the stride (but for
     small maps, and bfloat16 that is multiplied: by implicit GEMM in all or in none; of windows that

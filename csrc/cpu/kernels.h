@@ -34,7 +34,8 @@
 #define CNN_EXT_DEPTHWISE_SLOTS(X)                                                       \
   X(plan_depthwise, Depthwise, (const Convolution&, bool gradient, int64_t threads))     \
   X(depthwise_workspace, int64_t, (const Convolution&, const Depthwise&))                \
-  X(pack_depthwise, void, (const ConvolutionForward<T>&))                                \
+  X(pack_depthwise, void,                                                                \
+    (const ConvolutionForward<T>&, const Depthwise&, int64_t first, int64_t last))       \
   X(depthwise, void,                                                                     \
     (const ConvolutionForward<T>&, const Depthwise&, int64_t first, int64_t last,        \
      Sum<T>* workspace))                                                                 \

@@ -48,6 +48,17 @@ inline Vec<T> even_cells(Vec<T> a, Vec<T> b, std::integer_sequence<int, Lane...>
   return {__builtin_shufflevector(a.lanes, b.lanes, (2 * Lane)...)};
 }
 
+template <typename T, int Width, int I, int... Lane>
+inline Vec<T> spread_lanes(Vec<T> v, std::integer_sequence<int, Lane...>) {
+  return {__builtin_shufflevector(v.lanes, v.lanes, (Lane / Width * Width + I)...)};
+}
+
+// Of every `Width` lanes the I-th, in all of them.
+template <typename T, int Width, int I>
+inline Vec<T> spread_lanes(Vec<T> v) {
+  return spread_lanes<T, Width, I>(v, std::make_integer_sequence<int, Vec<T>::kLanes>());
+}
+
 // from[0], from[Step], from[2 * Step], ...: Step is 2 or 4. Reads nothing beyond the last of them.
 template <typename T, int Step>
 inline Vec<T> load_every(const T* from) {
@@ -73,6 +84,13 @@ inline int64_t copy_every(const T* from, int64_t count, T* to) {
 }
 
 #else
+
+template <typename T, int Width, int I>
+inline Vec<T> spread_lanes(Vec<T> v) {
+  Vec<T> result;
+  for (int i = 0; i < Vec<T>::kLanes; ++i) result.lanes[i] = v.lanes[i / Width * Width + I];
+  return result;
+}
 
 template <typename T, int Step>
 inline int64_t copy_every(const T*, int64_t, T*) {

@@ -322,7 +322,7 @@ void winograd_weight_gradient_by_phases(const cpu::Convolution& shape, const T* 
 template <typename T>
 void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
                             const Tensor& result) {
-  if (cpu::depthwise(shape)) {
+  if (cpu::narrow_groups(shape, true)) {
     return depthwise_weight_gradient<T>(shape, grad_output, input, result);
   }
   check_direct(shape);
@@ -347,7 +347,7 @@ void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, cons
              const T* frozen = nullptr) {
   switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
     case Algorithm::direct:  // a band holds all taps along the depth, with planes of padding
-      if (cpu::depthwise(shape)) {
+      if (cpu::narrow_groups(shape, false)) {
         return depthwise<T>(shape, false, input, weight, bias, output, like);
       }
       return each_region(shape, {1, 0.97, 1024}, [&](const auto& part, auto x, auto w, auto y) {
@@ -483,7 +483,7 @@ void input_gradient(std::optional<Algorithm> named, const cpu::Convolution& shap
   if (chosen == Algorithm::winograd && !cpu::winograd_serves(shape)) {
     return winograd_input_gradient_by_phases(shape, grad_output, weight, grad_input, result);
   }
-  if (chosen == Algorithm::direct && cpu::depthwise(shape)) {
+  if (chosen == Algorithm::direct && cpu::narrow_groups(shape, false)) {
     return depthwise<T>(shape, true, grad_output, weight, nullptr, grad_input, result);
   }
   if (chosen == Algorithm::implicit_gemm && windows_tile(shape)) {
@@ -592,9 +592,10 @@ const T* frozen_filters(const std::optional<Tensor>& filters, const cpu::Convolu
 // Small maps in NCHW, turned to channels_last and back
 // ---------------------------------------------------------------------------------------------
 
-// Whether a convolution that implicit GEMM serves has its maps turned.
+// Whether a convolution has its maps turned.
 bool turns(const Tensor& operand, Algorithm chosen, const cpu::Convolution& shape) {
-  return chosen == Algorithm::implicit_gemm && can_turn(operand) && cpu::turning_pays(shape);
+  if (chosen == Algorithm::implicit_gemm) return can_turn(operand) && cpu::turning_pays(shape);
+  return chosen == Algorithm::direct && multiplied(operand) && cpu::turning_groups_pays(shape);
 }
 
 // Between maps (N, rows, columns) and (N, columns, rows), each map dense.
@@ -658,7 +659,7 @@ Tensor convolve(const Tensor& input, const Tensor& weight, const std::optional<T
   if (weight.numel() != 0 && turns(input, chosen, shape)) {
     turned(input, output, [&](const Tensor& x) {
       return convolve(x, weight, bias, filters, stride, padding, dilation, groups, relu,
-                      "implicit_gemm");
+                      name_of(chosen));
     });
     return output;
   }
@@ -795,7 +796,7 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
   const Algorithm chosen = chosen_for(weight, named, shape);
   if (turns(weight, chosen, shape)) {
     turned(grad_output, grad_input,
-           [&](const Tensor& g) { return gradient(g, weight, "implicit_gemm"); });
+           [&](const Tensor& g) { return gradient(g, weight, name_of(chosen)); });
     return grad_input;
   }
   const bool by_windows = windows_tile(shape) && shape.taps() > cpu::kFewTaps;  // one product each

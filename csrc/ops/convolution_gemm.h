@@ -229,11 +229,19 @@ void depthwise(const cpu::Convolution& shape, bool gradient, const T* input, con
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
   const cpu::Depthwise cut = kernels.plan_depthwise(shape, gradient, threads);
-  const Tensor packed = empty_of<cpu::Packed<T>>(cut.weights, like);
-  const cpu::ConvolutionForward<T> p{
-      shape, {}, input, weight, bias, packed.mutable_data_ptr<cpu::Packed<T>>(), output};
-  kernels.pack_depthwise(p);
-  run_tasks<cpu::Sum<T>>(cut.tasks(shape), threads, kernels.depthwise_workspace(shape, cut), like,
+  const int64_t vectors = cut.blocks * cut.vectors;
+  const Tensor packed = empty_of<cpu::Packed<T>>(vectors * cut.weights, like);
+  const cpu::ConvolutionForward<T> p{cpu::groups_of_one(shape),
+                                     {},
+                                     input,
+                                     weight,
+                                     bias,
+                                     packed.mutable_data_ptr<cpu::Packed<T>>(),
+                                     output};
+  at::parallel_for(
+      0, vectors, std::max<int64_t>(1, 32768 / cut.weights),
+      [&](int64_t first, int64_t last) { kernels.pack_depthwise(p, cut, first, last); });
+  run_tasks<cpu::Sum<T>>(cut.tasks(shape), threads, kernels.depthwise_workspace(p.shape, cut), like,
                          [&](int64_t first, int64_t last, cpu::Sum<T>* workspace) {
                            kernels.depthwise(p, cut, first, last, workspace);
                          });
@@ -247,9 +255,10 @@ void depthwise_weight_gradient(const cpu::Convolution& shape, const T* grad_outp
   const cpu::Depthwise cut = kernels.plan_depthwise(shape, false, threads);
   const Parts parts(result, cut.splits);
   const cpu::ConvolutionWeightGradient<T> p{
-      shape, {}, input, grad_output, parts.data<cpu::Sum<T>>(), result.numel()};
-  run_tasks<cpu::Sum<T>>(cut.blocks * cut.splits, threads, kernels.depthwise_workspace(shape, cut),
-                         result, [&](int64_t first, int64_t last, cpu::Sum<T>* workspace) {
+      cpu::groups_of_one(shape), {}, input, grad_output, parts.data<cpu::Sum<T>>(), result.numel()};
+  run_tasks<cpu::Sum<T>>(cut.blocks * cut.splits, threads,
+                         kernels.depthwise_workspace(p.shape, cut), result,
+                         [&](int64_t first, int64_t last, cpu::Sum<T>* workspace) {
                            kernels.depthwise_weight_gradient(p, cut, first, last, workspace);
                          });
   parts.add();

@@ -219,6 +219,40 @@ DEPTHWISE += [
     )
 ]
 
+# Groups of a few channels and as many filters: their kernels, in place in whole vectors of
+# channels_last and by rows otherwise.
+NARROW = [
+    Sample("groups of 2", 2, 32, 32, (9, 21), (3, 3), padding=1, groups=16),
+    Sample("groups of 2, uneven", 2, 10, 10, (9, 12), (2, 5), (2, 1), (1, 2), groups=5),
+    Sample("groups of 4", 2, 48, 48, (9, 20), (3, 3), padding=1, groups=12, bias=False),
+    Sample("groups of 4, strided", 2, 32, 32, (11, 13), (3, 4), (2, 3), 1, groups=8),
+    Sample("groups of 4, seven of them", 1, 28, 28, (8, 7), (3, 3), 2, (1, 0, 0, 2), groups=7),
+    Sample("groups of 4, dilated", 2, 16, 16, (14, 16), (3, 3), 1, 2, 2, groups=4),
+    Sample("groups of 4, dilated strided", 2, 16, 16, (17, 18), (3, 5), 2, 3, 2, groups=4),
+    Sample("groups of 8", 3, 64, 64, (7, 19), (3, 3), padding=1, groups=8),
+    Sample("groups of 8, 7 x 7", 1, 24, 24, (14, 12), (7, 7), padding=3, groups=3),
+    Sample("groups of 8, pointwise", 2, 32, 32, (5, 9), (1, 1), groups=4),
+    Sample("groups of 8, strides apart", 1, 16, 16, (9, 11), (2, 2), stride=3, groups=2),
+    Sample("groups of 8, all edges", 2, 16, 16, (4, 3), (5, 5), padding=2, groups=2),
+    Sample("groups of 16", 2, 80, 80, (7, 12), (3, 3), padding=1, groups=5),
+    Sample("groups of 16, strided", 2, 32, 32, (10, 9), (3, 3), 2, 1, groups=2),
+    Sample("groups of 16, in blocks", 2, 512, 512, (5, 6), (3, 3), padding=1, groups=32),
+    Sample("groups of 32", 2, 96, 96, (6, 9), (3, 3), padding=1, groups=3),
+    Sample("groups of 32, in blocks", 1, 256, 256, (5, 4), (3, 5), 2, 2, groups=8),
+    Sample("groups of 4 of a signal", 3, 16, 16, (40,), (9,), 1, 4, groups=4),
+    Sample("groups of 8 of a signal, strided", 2, 24, 24, (31,), (5,), 2, 2, groups=3),
+    Sample("groups of 4 of a volume", 2, 16, 16, (4, 5, 6), (3, 2, 3), (1, 2, 1), 1, groups=4),
+    Sample("groups of 16 of a volume", 1, 32, 32, (3, 6, 5), (2, 3, 3), (2, 1, 1), 1, groups=2),
+]
+NARROW += [replace(s, layout="channels_last") for s in NARROW if s.axes == 2]
+NARROW += [replace(s, layout="channels_last_3d") for s in NARROW if s.axes == 3]
+NARROW += [
+    replace(s, layout=layout)
+    for s in NARROW
+    if s.name in ("groups of 4", "groups of 16, strided") and s.layout == "contiguous"
+    for layout in ("sliced", "transposed", "expanded", "overlapping")
+]
+
 # Over every way in which bands, their blocks of channels and panels of filters can be ragged.
 DIRECT = [
     Sample("blocks of channels", 2, 70, 20, (30, 29), (3, 3), padding=1),

@@ -17,6 +17,7 @@ from tests.ops.convolution_samples import (
     DEPTHWISE,
     DIRECT,
     IN_PARTS,
+    NARROW,
     SMALL,
     WINOGRAD,
     WINOGRAD_STRIDED,
@@ -173,6 +174,50 @@ def test_depthwise_convolution_in_bfloat16_where_it_lies(sample, cpu_capability)
     assert_all_three_are_torchs(sample, torch.bfloat16, "auto")
 
 
+@pytest.mark.parametrize("sample", NARROW, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_narrow_groups(sample, dtype, cpu_capability):
+    assert_all_three_are_torchs(sample, dtype, "direct")
+
+
+@pytest.mark.parametrize("sample", NARROW, ids=str)
+@pytest.mark.parametrize("cpu_capability", ["avx512", "avx512_bf16"], indirect=True)
+def test_narrow_groups_in_bfloat16(sample, cpu_capability):
+    assert_all_three_are_torchs(sample, torch.bfloat16, "auto")
+
+
+@pytest.mark.parametrize("sample", NARROW, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.complex64], ids=str)
+def test_narrow_groups_of_every_dtype(sample, dtype):
+    assert_all_three_are_torchs(sample, dtype, "auto")
+
+
+def test_no_group_sees_its_neighbours(cpu_capability):
+    """Groups share a vector: what one of them has must not reach the others, not even a NaN."""
+    for sample in NARROW:
+        width = sample.C // sample.groups
+        input, weight, _ = sample.tensors(torch.float32)
+        if sample.layout in ("expanded", "overlapping"):
+            continue
+        other = slice(width, 2 * width)
+        input[:, other] = torch.nan
+        weight[other] = torch.nan
+        kept = [i for i in range(sample.C) if not width <= i < 2 * width]
+        output = ops.convolution(input, weight, None, *sample.arguments, "direct")
+        assert output[:, kept].isfinite().all(), sample
+        assert output[:, other].isnan().any(), sample
+        gradient = torch.randn_like(output)
+        gradient[:, other] = torch.nan
+        of_input = ops.convolution_input_gradient(
+            gradient, weight, input.shape, *sample.arguments, "direct"
+        )
+        assert of_input[:, kept].isfinite().all(), sample
+        of_weight = ops.convolution_weight_gradient(
+            gradient, input, weight.shape, *sample.arguments, "direct"
+        )
+        assert of_weight[kept].isfinite().all(), sample
+
+
 # Winograd's sums round some three times as much; `docs/convolution.md` promises this bound.
 WINOGRAD_BOUNDS = BOUNDS | {torch.float32: 2e-6, torch.complex64: 2e-6, torch.float64: 4e-15}
 
@@ -287,6 +332,14 @@ LAST = {"memory_format": torch.channels_last}
         ((4, 64, 56, 56), (64, 64, 1, 1), {"stride": 2}, "implicit_gemm"),
         ((4, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}, "direct"),
         ((4, 64, 56, 56), (64, 1, 9, 9), {"padding": 4, "groups": 64}, "direct"),
+        ((4, 64, 56, 56), (64, 4, 3, 3), {"padding": 1, "groups": 16, **LAST}, "direct"),
+        ((4, 64, 56, 56), (64, 16, 3, 3), {"padding": 1, "groups": 4, **LAST}, "direct"),
+        ((4, 64, 56, 56), (64, 16, 3, 3), {"padding": 1, "groups": 4}, "winograd"),  # long rows
+        ((4, 64, 15, 15), (64, 16, 3, 3), {"padding": 1, "groups": 4}, "direct"),
+        ((4, 64, 56, 56), (64, 32, 3, 3), {"padding": 1, "groups": 2, **LAST}, "winograd"),
+        ((4, 64, 56, 56), (64, 32, 1, 1), {"groups": 2, **LAST}, "implicit_gemm"),
+        ((4, 64, 56, 56), (64, 16, 1, 1), {"groups": 4, **LAST}, "direct"),
+        ((4, 64, 56, 56), (32, 16, 1, 1), {"groups": 4, **LAST}, "implicit_gemm"),  # 8 filters
         ((4, 64, 560), (64, 64, 3), {"padding": 1}, "implicit_gemm"),
         ((4, 64, 560), (64, 64, 9), {"padding": 1}, "direct"),
         ((4, 64, 56000), (64, 64, 9), {"padding": 1}, "implicit_gemm"),  # no band holds a row
@@ -307,6 +360,9 @@ PAIRED = [  # where the processor multiplies bfloat16
     ((64, 1, 32, 32), (6, 1, 5, 5), {}, "direct"),  # half of each pair would be empty
     ((4, 64, 56, 56), (64, 4, 3, 3), {"padding": 1, "groups": 16}, "direct"),
     ((4, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}, "direct"),  # depthwise
+    ((4, 64, 56, 56), (64, 32, 3, 3), {"padding": 1, "groups": 2, **LAST}, "direct"),
+    ((4, 64, 56, 56), (64, 32, 3, 3), {"padding": 1, "stride": 2, "groups": 2}, "implicit_gemm"),
+    ((4, 64, 56, 56), (64, 16, 3, 3), {"padding": 1, "groups": 4}, "direct"),  # turned
     ((4, 64, 560), (16, 64, 9), {"weight_gradient": True}, "direct"),  # few filters
     ((4, 64, 560), (64, 64, 9), {"weight_gradient": True}, "implicit_gemm"),
     ((4, 64, 28, 28), (16, 64, 3, 3), {"padding": 1, "weight_gradient": True}, "implicit_gemm"),

@@ -11,7 +11,16 @@ import cnn_ext
 from cnn_ext.functional import conv2d, conv_relu2d
 from cnn_ext.ops import ConvolutionReLUFunction
 from cnn_ext.ops.convolution import convolution_relu
-from tests.ops.convolution_samples import ALL, DENSE, DEPTHWISE, SAMPLES, SMALL, WINOGRAD, Sample
+from tests.ops.convolution_samples import (
+    ALL,
+    DENSE,
+    DEPTHWISE,
+    NARROW,
+    SAMPLES,
+    SMALL,
+    WINOGRAD,
+    Sample,
+)
 from tests.ops.test_convolution import EVERYTHING, Counter, loss_of
 
 ops = torch.ops.cnn_ext
@@ -62,9 +71,9 @@ def test_in_every_instruction_set(sample, dtype, cpu_capability):
         assert_one_pass_is_two(sample, dtype, algorithm)
 
 
-@pytest.mark.parametrize("sample", DEPTHWISE, ids=str)
+@pytest.mark.parametrize("sample", DEPTHWISE + NARROW, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_depthwise_convolution_rectifies(sample, dtype):
+def test_convolution_of_narrow_groups_rectifies(sample, dtype):
     assert_one_pass_is_two(sample, dtype, "auto")
 
 

@@ -91,12 +91,19 @@ inline bool winograd_serves_phases(const Convolution& c) {
   return winograd_serves(of_phases(c));
 }
 
+constexpr int64_t kShortRow = 16;             // pixels: of a vector in float32
 constexpr int64_t kDepthwiseColumns = 512;    // of the result, at once
 constexpr int64_t kDepthwiseCells = 1 << 16;  // of the input rows that are kept, at most
 
-// Depthwise: one channel and one filter to each group, and windows whose rows a cache can keep.
-inline bool depthwise(const Convolution& c) {
-  if (c.C != 1 || c.K != 1 || c.G == 1 || c.taps() > kDirectTaps) return false;
+// Whether depthwise.h serves groups: of one channel and one filter, or a few and as many, whose
+// windows' rows a cache can keep. Of maps in NCHW the few do not pay where rows are long: they are
+// turned as they are copied, and bands need not be.
+inline bool narrow_groups(const Convolution& c, bool weight_gradient) {
+  const bool few = c.C == 2 || c.C == 4 || c.C == 8 || c.C == 16 || c.C == 32;
+  if (c.K != c.C || (c.C > 1 && !few) || c.G == 1 || c.taps() > kDirectTaps) return false;
+  const bool strided = c.stride[1] > 1 || c.stride[2] > 1;
+  const bool short_rows = c.out[2] < kShortRow;
+  if (c.C > 1 && c.input.c != 1 && !weight_gradient && !strided && !short_rows) return false;
   const int64_t rows = (c.filter[1] - 1) * c.dilation[1] + 1;
   const int64_t columns = c.out[2] < kDepthwiseColumns ? c.out[2] : kDepthwiseColumns;
   const int64_t pitch = columns * c.stride[2] + (c.filter[2] - 1) * c.dilation[2];
@@ -157,17 +164,37 @@ inline bool direct_weight_gradient_pays(const Convolution& c) {
   return direct_serves(c) && least_band(c) <= kGoodBand;
 }
 
+constexpr int64_t kWholePanel = 32;  // filters, of a product in float32 with AVX-512
+
 // Of maps as they lie; what "auto" means is the last of these functions.
 // `single`: float32. Winograd's errors, some three times those of the direct sum, are within what
 // float32 users accept of a convolution, but nobody asks for float64 to lose a digit.
 inline Algorithm choose(const Convolution& c, bool single, bool weight_gradient = false) {
-  if (depthwise(c)) return Algorithm::direct;
+  if (narrow_groups(c, weight_gradient) && c.C < kWholePanel) return Algorithm::direct;
   if (single && winograd_serves(c) && winograd_saves(c, c, 2.0 / 3)) return Algorithm::winograd;
   if (single && winograd_serves_phases(c) && winograd_saves(c, of_phases(c), 2.0 / 3)) {
     return Algorithm::winograd;
   }
   const bool direct = weight_gradient ? direct_weight_gradient_pays(c) : direct_pays(c);
   return direct ? Algorithm::direct : Algorithm::implicit_gemm;
+}
+
+inline bool dense_planes(const FeatureMapStrides& s, const int64_t* size) {
+  int64_t step = 1;
+  for (int axis = kSpatial - 1; axis >= 0; step *= size[axis], --axis) {
+    if (size[axis] > 1 && s.spatial[axis] != step) return false;
+  }
+  return s.c == step;
+}
+
+// Whether bfloat16's narrow groups in NCHW are turned to channels_last and back: its kernels take
+// whole vectors of channels, innermost.
+inline bool turning_groups_pays(const Convolution& c) {
+  if (c.input.c == 1 || c.in[1] == 1 || c.out[1] == 1 || c.G * c.C % 16 != 0) return false;
+  Convolution turned = c;
+  turned.input.c = 1;
+  return narrow_groups(turned, false) && dense_planes(c.input, c.in) &&
+         dense_planes(c.output, c.out);
 }
 
 constexpr int64_t kFewFilters = 32;  // of a weight gradient
@@ -178,25 +205,19 @@ constexpr int64_t kFewFilters = 32;  // of a weight gradient
 // weight gradient filters.
 inline Algorithm choose_bfloat16(const Convolution& c, bool weight_gradient = false) {
   const Algorithm single = choose(c, true, weight_gradient);
-  bool pays = depthwise(c);
+  const bool strided = c.stride[1] > 1 || c.stride[2] > 1;
+  const bool groups =
+      narrow_groups(c, weight_gradient) || (!weight_gradient && turning_groups_pays(c));
+  if (groups && (c.C < kWholePanel || !(weight_gradient || strided))) return Algorithm::direct;
+  bool pays = false;
   if (single == Algorithm::winograd) {
     const bool plain = winograd_serves(c);
     pays = !weight_gradient && winograd_saves(c, plain ? c : of_phases(c), 1.0 / 3);
-  } else if (single == Algorithm::direct && !pays) {
+  } else if (single == Algorithm::direct) {
     const bool few_channels = c.C == 1 || (c.G > 1 && c.C < kWinogradChannels);
     pays = weight_gradient ? c.K < kFewFilters : few_channels;
   }
   return pays ? single : Algorithm::implicit_gemm;
-}
-
-constexpr int64_t kShortRow = 16;  // pixels: of a vector in float32
-
-inline bool dense_planes(const FeatureMapStrides& s, const int64_t* size) {
-  int64_t step = 1;
-  for (int axis = kSpatial - 1; axis >= 0; step *= size[axis], --axis) {
-    if (size[axis] > 1 && s.spatial[axis] != step) return false;
-  }
-  return s.c == step;
 }
 
 // Whether small maps in NCHW are better turned to channels_last and back: rows that fill no vector

@@ -14,11 +14,13 @@
 inline int64_t divide_down(int64_t a, int64_t b) { return a >= 0 ? a / b : -divide_up(-a, b); }
 inline int64_t remainder_down(int64_t a, int64_t b) { return a - divide_down(a, b) * b; }
 
-constexpr int kPixelsAtOnce = 8;
+// Vectors of neighbouring groups, two at a time where registers allow.
+constexpr int kVectorsAtOnce = CNN_EXT_VECTOR_REGISTERS == 32 ? 2 : 1;
 constexpr int kTapsAtOnce = 9;  // of the weight gradient
 constexpr int64_t kRowsAtOnce = 4;
 constexpr int64_t kDepthwiseBytes = 24 << 10;        // of the rows kept: a vector at a time, or
 constexpr int64_t kDepthwiseGroupBytes = 192 << 10;  // where groups are innermost, many
+constexpr int64_t kDepthwiseFilters = 1 << 15;       // elements of a block in place
 
 // The two maps of a pass: where cells are read, and where they are written.
 struct DepthwisePass {
@@ -54,13 +56,22 @@ struct DepthwisePass {
   }
 };
 
+// Elements of a tap's packed filters: a vector for each step of the sum.
 template <typename T>
-Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
+int64_t depthwise_tap(const Depthwise& cut) {
+  const bool paired = !std::is_same_v<T, Sum<T>> && cut.width > 1;
+  return (paired ? cut.width / 2 : cut.width) * Vec<Sum<T>>::kLanes;
+}
+
+template <typename T>
+Depthwise plan_depthwise(const Convolution& shape, bool gradient, int64_t threads) {
   constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
+  const Convolution c = groups_of_one(shape);
   const DepthwisePass pass{c, gradient};
   const int64_t* result = pass.result();
   Depthwise cut{};
   cut.gradient = gradient;
+  cut.width = shape.C;
   cut.column_blocks = divide_up(result[2], kDepthwiseColumns);
   cut.columns = divide_up(result[2], cut.column_blocks);
   cut.column_blocks = divide_up(result[2], cut.columns);
@@ -80,16 +91,19 @@ Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
     cut.vector = (divide_up(c.filter[0] * cut.plane, kLine) | 1) * kLine;
     if (cut.at_once == 1 || cut.vector * (innermost ? all : 1) <= most) break;
   }
-  cut.vectors = cut.in_place ? all : most / cut.vector;
+  cut.weights = c.taps() * depthwise_tap<T>(cut);
+  cut.vectors = (cut.in_place ? kDepthwiseFilters / cut.weights : most / cut.vector);
   if (cut.vectors < 1) cut.vectors = 1;
   if (cut.vectors > all) cut.vectors = all;
   cut.blocks = divide_up(all, cut.vectors);
-  cut.vectors = divide_up(all, cut.blocks);
+  // No group is cut in two, nor vectors that are multiplied together.
+  int64_t together = divide_up(cut.width, kLanes);
+  if (cut.in_place && together < kVectorsAtOnce) together = kVectorsAtOnce;
+  cut.vectors = round_up(divide_up(all, cut.blocks), together);
   cut.blocks = divide_up(all, cut.vectors);
   cut.lines = cut.at_once * cut.columns * kLanes;
   cut.slack = kPixelsAtOnce * pass.step(2) * kLanes;
   if (cut.in_place) cut.vector = cut.lines = cut.slack = 0;
-  cut.weights = all * c.taps() * kLanes;
   const int64_t tasks = c.N * result[0] * cut.blocks * cut.column_blocks;
   cut.row_blocks = threads == 1 ? 1 : divide_up(4 * threads, tasks);
   if (cut.row_blocks > result[1]) cut.row_blocks = result[1];
@@ -103,7 +117,7 @@ Depthwise plan_depthwise(const Convolution& c, bool gradient, int64_t threads) {
 // Of a forward pass or an input gradient, and of a weight gradient.
 template <typename T>
 int64_t depthwise_workspace(const Convolution& c, const Depthwise& cut) {
-  const int64_t sums = cut.vectors * c.taps() * Vec<Sum<T>>::kLanes;
+  const int64_t sums = cut.vectors * c.taps() * cut.width * Vec<Sum<T>>::kLanes;
   return cut.vectors * (cut.vector + cut.lines) + cut.slack + sums;
 }
 
@@ -133,6 +147,7 @@ struct DepthwiseBlock {
     n = index / result[0];
   }
   int64_t lanes(int64_t v) const { return v < full ? all_lanes : last_lanes; }
+  int64_t channels() const { return full * all_lanes + (full < vectors ? last_lanes : 0); }
 
  private:
   int64_t all_lanes, last_lanes;
@@ -209,14 +224,11 @@ struct DepthwiseRows {
   }
 };
 
-// Where a tap of the filter meets a row of the result, in elements from a vector's first.
-struct DepthwiseTap {
-  int64_t cells, weight;
-};
-
-// Those of the result's cells q, q + stride, ... of row p; how many.
+// The taps of the result's cells q, q + stride, ... of row p, whose weights are `tap_step` elements
+// apart; how many.
 template <typename T>
-int64_t depthwise_taps(const DepthwiseRows<T>& rows, int64_t p, int64_t q, DepthwiseTap* taps) {
+int64_t depthwise_taps(const DepthwiseRows<T>& rows, int64_t tap_step, int64_t p, int64_t q,
+                       DepthwiseTap* taps) {
   const DepthwisePass& pass = rows.pass;
   const Convolution& c = pass.c;
   const int64_t first = pass.first(2, rows.at.q0);
@@ -225,7 +237,7 @@ int64_t depthwise_taps(const DepthwiseRows<T>& rows, int64_t p, int64_t q, Depth
   for (int64_t t = 0; t < c.filter[0]; ++t) {
     for (int64_t r = 0; r < c.filter[1]; ++r) {
       const bool meet = pass.meets(0, rows.at.depth, t, d) && pass.meets(1, p, r, y);
-      for (int64_t s = 0; s < c.filter[2]; ++s, weight += Vec<T>::kLanes) {
+      for (int64_t s = 0; s < c.filter[2]; ++s, weight += tap_step) {
         if (!meet || !pass.meets(2, q, s, x)) continue;
         *tap++ = {rows.row(0, t, y) - rows.cells + (x - first) * Vec<T>::kLanes, weight};
       }
@@ -246,7 +258,7 @@ inline bool inside(const DepthwisePass& pass, int64_t x, int64_t j) {
   return at >= 0 && at < pass.source()[2];
 }
 
-inline DepthwiseReach depthwise_taps_in_place(const DepthwisePass& pass, int64_t lanes,
+inline DepthwiseReach depthwise_taps_in_place(const DepthwisePass& pass, int64_t tap_step,
                                               int64_t depth, int64_t p, int64_t q, int64_t cells,
                                               DepthwiseTap* taps, int64_t* columns) {
   const Convolution& c = pass.c;
@@ -259,7 +271,7 @@ inline DepthwiseReach depthwise_taps_in_place(const DepthwisePass& pass, int64_t
     for (int64_t r = 0; r < c.filter[1]; ++r) {
       const bool meet = pass.meets(0, depth, t, d) && pass.meets(1, p, r, y) && d >= 0 &&
                         d < size[0] && y >= 0 && y < size[1];
-      for (int64_t s = 0; s < c.filter[2]; ++s, weight += lanes) {
+      for (int64_t s = 0; s < c.filter[2]; ++s, weight += tap_step) {
         if (!meet || !pass.meets(2, q, s, x)) continue;
         columns[reach.count] = x;
         taps[reach.count++] = {d * from.spatial[0] + y * from.spatial[1] + x * from.spatial[2],
@@ -294,9 +306,7 @@ inline int64_t taps_inside(const DepthwisePass& pass, const DepthwiseTap* taps,
   return found;
 }
 
-// Vectors of neighbouring groups, two at a time where registers allow.
-constexpr int kVectorsAtOnce = CNN_EXT_VECTOR_REGISTERS == 32 ? 2 : 1;
-
+// Vectors of neighbouring groups.
 template <typename T, int Vectors>
 struct Neighbours {
   using V = Vec<Sum<T>>;
@@ -320,9 +330,9 @@ struct Neighbours {
   }
 };
 
-// Where a group's numbers are in what is packed for each vector of groups, `step` elements apart.
+// Where a channel's numbers are in what is packed for each vector of them, `step` elements apart.
 template <typename T>
-int64_t depthwise_place(const Convolution&, int64_t g, int64_t step) {
+int64_t depthwise_place(const Convolution&, int64_t, int64_t g, int64_t step) {
   constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
   return g / kLanes * step + g % kLanes;
 }
@@ -356,21 +366,22 @@ struct Neighbours<BFloat16, 2> {
 };
 
 template <>
-inline int64_t depthwise_place<BFloat16>(const Convolution& c, int64_t g, int64_t step) {
-  if (g / 32 * 32 + 32 > c.G) return g / 16 * step + g % 16;
+inline int64_t depthwise_place<BFloat16>(const Convolution& c, int64_t width, int64_t g,
+                                         int64_t step) {
+  if (width > 1 || g / 32 * 32 + 32 > c.G) return g / 16 * step + g % 16;
   return (g / 32 * 2 + g % 2) * step + g % 32 / 2;
 }
 
 #endif
 
-// The filters as [vector of groups][tap][lane].
+// The filters of channels g0 <= g < g1 as [vector of groups][tap][lane].
 template <typename T>
-void pack_depthwise(const ConvolutionForward<T>& p) {
+void pack_depthwise_filters(const ConvolutionForward<T>& p, int64_t g0, int64_t g1) {
   constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
   const FilterStrides& s = p.shape.weight;
   const int64_t taps = p.shape.taps();
-  for (int64_t g = 0; g < round_up(p.shape.G, kLanes); ++g) {
-    Sum<T>* to = p.packed + depthwise_place<T>(p.shape, g, taps * kLanes);
+  for (int64_t g = g0; g < g1; ++g) {
+    Sum<T>* to = p.packed + depthwise_place<T>(p.shape, 1, g, taps * kLanes);
     Tap tap(p.shape, 0);
     for (int64_t t = 0; t < taps; ++t, tap.next(p.shape), to += kLanes) {
       const T* weight = p.weight + g * s.g;
@@ -378,6 +389,64 @@ void pack_depthwise(const ConvolutionForward<T>& p) {
       *to = g < p.shape.G ? get_one(weight) : 0;
     }
   }
+}
+
+// to[tap * to_row + i] = from[its cell, i * lane_step] for i < lanes.
+template <typename T>
+void gather_taps(const Convolution& c, const T* from, int64_t lane_step, int64_t lanes, T* to,
+                 int64_t to_row) {
+  if (step_of_taps(c) == 1) return transpose(from, 1, lane_step, c.taps(), lanes, to, to_row);
+  Tap tap(c, 0);
+  for (int64_t t = 0; t < c.taps(); ++t, tap.next(c), to += to_row) {
+    const T* cell = from;
+    for (int axis = 0; axis < kSpatial; ++axis) cell += tap.at[axis] * c.weight.spatial[axis];
+    transpose(cell, 0, lane_step, 1, lanes, to, 0);
+  }
+}
+
+// Those of wider groups as [vector of the result's channels][tap][step][lane].
+template <typename T>
+void pack_group_filters(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t g0,
+                        int64_t g1) {
+  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
+  const Convolution& c = p.shape;
+  const FilterStrides& s = c.weight;
+  const int64_t taps = c.taps(), tap_step = depthwise_tap<T>(cut), steps = tap_step / kLanes;
+  const int64_t members = cut.width / steps;  // of a step
+  // Lanes whose weights are evenly apart: all, or of the input gradient those of a group.
+  const int64_t even = cut.gradient && cut.width < kLanes ? cut.width : kLanes;
+  const int64_t lane_step = cut.gradient ? s.c : s.g, sum_step = cut.gradient ? s.g : s.c;
+  for (int64_t i = g0 / kLanes * cut.weights; i < g1 / kLanes * cut.weights; ++i) p.packed[i] = 0;
+  for (int64_t i = g0; i < g1 && i < c.G; i += even) {
+    const int64_t lanes = c.G - i < even ? c.G - i : even;
+    const int64_t member = i % cut.width;
+    const T* const from = p.weight + (cut.gradient ? (i - member) * s.g + member * s.c : i * s.g);
+    Sum<T>* const to = p.packed + i / kLanes * taps * tap_step + i % kLanes;
+    for (int64_t m = 0; m < cut.width; ++m) {
+      if constexpr (std::is_same_v<T, Sum<T>>) {
+        gather_taps(c, from + m * sum_step, lane_step, lanes, to + m * kLanes, tap_step);
+      } else {
+        T cells[kDirectTaps * kLanes];
+        gather_taps(c, from + m * sum_step, lane_step, lanes, cells, kLanes);
+        for (int64_t t = 0; t < taps; ++t) {
+          char* const pair = reinterpret_cast<char*>(to + t * tap_step + m / members * kLanes) +
+                             m % members * sizeof(T);
+          for (int64_t lane = 0; lane < lanes; ++lane) {
+            __builtin_memcpy(pair + lane * sizeof *to, cells + t * kLanes + lane, sizeof(T));
+          }
+        }
+      }
+    }
+  }
+}
+
+// Vectors first <= i < last.
+template <typename T>
+void pack_depthwise(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t first,
+                    int64_t last) {
+  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
+  if (cut.width > 1) return pack_group_filters(p, cut, first * kLanes, last * kLanes);
+  pack_depthwise_filters(p, first * kLanes, last * kLanes);
 }
 
 // to[i * to_step] = bias + the sum over the taps of weight * from[tap + i * step], for i < Pixels,
@@ -418,19 +487,22 @@ inline __attribute__((always_inline)) void depthwise_vectors(
 
 // The same of any number of vectors.
 template <typename T, int Pixels>
-void depthwise_pixels(const DepthwiseTap* taps, int64_t tap_count, const T* from, int64_t step,
-                      const Sum<T>* weights, int64_t weights_step, const Sum<T>* bias, bool relu,
-                      int64_t vectors, T* to, int64_t to_step) {
+void depthwise_pixels(const DepthwiseRun<T>& run) {
   constexpr int64_t kLanes = Vec<Sum<T>>::kLanes, kAtOnce = kVectorsAtOnce * kLanes;
+  const Sum<T>*weights = run.weights, *bias = run.bias;
+  const T* from = run.from;
+  T* to = run.to;
+  int64_t vectors = run.channels / kLanes;
   for (; vectors >= kVectorsAtOnce; vectors -= kVectorsAtOnce, from += kAtOnce, to += kAtOnce) {
-    depthwise_vectors<T, Pixels, kVectorsAtOnce>(taps, tap_count, from, step, weights, weights_step,
-                                                 bias, relu, to, to_step);
-    weights += kVectorsAtOnce * weights_step;
+    depthwise_vectors<T, Pixels, kVectorsAtOnce>(run.taps, run.tap_count, from, run.step, weights,
+                                                 run.weights_vector, bias, run.relu, to,
+                                                 run.to_step);
+    weights += kVectorsAtOnce * run.weights_vector;
     if (bias != nullptr) bias += kAtOnce;
   }
   if (vectors > 0) {
-    depthwise_vectors<T, Pixels, 1>(taps, tap_count, from, step, weights, weights_step, bias, relu,
-                                    to, to_step);
+    depthwise_vectors<T, Pixels, 1>(run.taps, run.tap_count, from, run.step, weights,
+                                    run.weights_vector, bias, run.relu, to, run.to_step);
   }
 }
 
@@ -438,53 +510,62 @@ void depthwise_pixels(const DepthwiseTap* taps, int64_t tap_count, const T* from
 template <typename T>
 void depthwise_in_place(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t first,
                         int64_t last) {
-  using Function = void (*)(const DepthwiseTap*, int64_t, const T*, int64_t, const Sum<T>*, int64_t,
-                            const Sum<T>*, bool, int64_t, T*, int64_t);
-  static constexpr Function kByPixels[kPixelsAtOnce] = {
-      depthwise_pixels<T, 1>, depthwise_pixels<T, 2>, depthwise_pixels<T, 3>,
-      depthwise_pixels<T, 4>, depthwise_pixels<T, 5>, depthwise_pixels<T, 6>,
-      depthwise_pixels<T, 7>, depthwise_pixels<T, 8>};
   constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
   const Convolution& c = p.shape;
   const DepthwisePass pass{c, cut.gradient};
-  const int64_t phases = cut.gradient ? c.stride[2] : 1;
+  const int64_t phases = cut.gradient ? c.stride[2] : 1, tap_step = depthwise_tap<T>(cut);
   const int64_t from_step = pass.step(2) * pass.from().spatial[2];
   const int64_t from_row = pass.step(1) * pass.from().spatial[1];
   const int64_t to_step = phases * pass.to().spatial[2], to_row = pass.to().spatial[1];
-  DepthwiseTap list[kDirectTaps], edge[kDirectTaps];
+  DepthwiseTap list[kDirectTaps], inner[kDirectTaps], edge[kDirectTaps];
   int64_t columns[kDirectTaps];
+  static constexpr RunKernel<T> kDepthwise[kPixelsAtOnce] = {
+      depthwise_pixels<T, 1>, depthwise_pixels<T, 2>, depthwise_pixels<T, 3>,
+      depthwise_pixels<T, 4>, depthwise_pixels<T, 5>, depthwise_pixels<T, 6>,
+      depthwise_pixels<T, 7>, depthwise_pixels<T, 8>};
+  const RunKernel<T>* by_pixels =
+      cut.width == 1 ? kDepthwise : group_kernels<T>(cut.width).by_pixels;
+  DepthwiseRun<T> run{};
+  run.from_vector = run.to_vector = kLanes;
+  run.weights_vector = cut.weights;
+  run.relu = c.relu;
   for (int64_t task = first; task < last; ++task) {
-    const DepthwiseBlock at(pass, cut, kLanes, 0, task);
-    const T* const source = p.input + at.n * pass.from().n;
-    T* const map = p.output + at.n * pass.to().n + at.depth * pass.to().spatial[0];
+    const DepthwiseBlock at(pass, cut, kLanes, task / cut.maps(c), task % cut.maps(c));
+    const T* const source = p.input + at.n * pass.from().n + at.g;
+    T* const map = p.output + at.n * pass.to().n + at.depth * pass.to().spatial[0] + at.g;
+    run.weights = p.packed + at.g / kLanes * cut.weights;
+    run.bias = p.bias == nullptr ? nullptr : p.bias + at.g;
+    run.channels = at.channels();
     for (int64_t y = at.p0, next; y < at.p1; y = next) {
       next = rows_alike(pass, y, at.p1);
       for (int64_t phase = 0; phase < phases && phase < at.q1 - at.q0; ++phase) {
         const int64_t q = at.q0 + phase, cells = divide_up(at.q1 - q, phases);
         const DepthwiseReach reach =
-            depthwise_taps_in_place(pass, kLanes, at.depth, y, q, cells, list, columns);
+            depthwise_taps_in_place(pass, tap_step, at.depth, y, q, cells, list, columns);
         T* const to = map + y * to_row + q * pass.to().spatial[2];
+        run.taps = inner;
+        run.tap_count = reach.count;
+        for (int64_t t = 0; t < reach.count; ++t) inner[t] = list[t];
+        run.triples = cut.width > 1 ? put_triples_first(inner, reach.count, from_step) : 0;
+        run.step = from_step;
+        run.to_step = to_step;
         for (int64_t row = 0; row < next - y; ++row) {
-          for (int64_t j = reach.first; j < reach.last; j += kPixelsAtOnce) {
-            const int64_t left = reach.last - j;
-            kByPixels[left < kPixelsAtOnce ? left - 1 : kPixelsAtOnce - 1](
-                list, reach.count, source + row * from_row + j * from_step, from_step, p.packed,
-                c.taps() * kLanes, p.bias, c.relu, at.vectors, to + row * to_row + j * to_step,
-                to_step);
-          }
+          run.from = source + row * from_row + reach.first * from_step;
+          run.to = to + row * to_row + reach.first * to_step;
+          convolve_run(by_pixels, run, reach.last - reach.first);
         }
         // The edges, down the rows.
+        run.taps = edge;
+        run.triples = 0;
+        run.step = from_row;
+        run.to_step = to_row;
         for (int64_t j = 0; j < cells; ++j) {
           if (j == reach.first && reach.first < reach.last) j = reach.last;
           if (j == cells) break;
-          const int64_t met = taps_inside(pass, list, columns, reach.count, j, edge);
-          for (int64_t row = 0; row < next - y; row += kPixelsAtOnce) {
-            const int64_t left = next - y - row;
-            kByPixels[left < kPixelsAtOnce ? left - 1 : kPixelsAtOnce - 1](
-                edge, met, source + row * from_row + j * from_step, from_row, p.packed,
-                c.taps() * kLanes, p.bias, c.relu, at.vectors, to + row * to_row + j * to_step,
-                to_row);
-          }
+          run.tap_count = taps_inside(pass, list, columns, reach.count, j, edge);
+          run.from = source + j * from_step;
+          run.to = to + j * to_step;
+          convolve_run(by_pixels, run, next - y);
         }
       }
     }
@@ -531,7 +612,7 @@ void depthwise_by_rows(const ConvolutionForward<T>& p, const Depthwise& cut, int
   const Convolution& c = p.shape;
   const DepthwisePass pass{c, cut.gradient};
   const FeatureMapStrides& s = pass.to();
-  const int64_t phases = cut.gradient ? c.stride[2] : 1;
+  const int64_t phases = cut.gradient ? c.stride[2] : 1, tap_step = depthwise_tap<T>(cut);
   const int64_t step = pass.step(2) * kLanes, taps = c.taps();
   T* const lines = workspace + cut.vectors * cut.vector + cut.slack;
   for (int64_t i = 0; i < cut.vectors * cut.vector + cut.slack; ++i) workspace[i] = T(0);
@@ -550,9 +631,34 @@ void depthwise_by_rows(const ConvolutionForward<T>& p, const Depthwise& cut, int
         // The source cells of a phase follow one another.
         int64_t met[kRowsAtOnce];
         for (int64_t i = 0; i < count; ++i) {
-          met[i] = depthwise_taps(rows, y + i, at.q0 + phase, list[i]);
+          met[i] = depthwise_taps(rows, tap_step, y + i, at.q0 + phase, list[i]);
         }
-        for (int64_t v = 0; v < at.vectors; ++v) {
+        for (int64_t i = 0; cut.width > 1 && i < count; ++i) {
+          const int64_t triples = put_triples_first(list[i], met[i], step);
+          DepthwiseRun<T> run{list[i], met[i], triples, workspace, cut.vector, step};
+          run.weights = p.packed + at.g / kLanes * cut.weights;
+          run.weights_vector = cut.weights;
+          run.bias = p.bias == nullptr ? nullptr : p.bias + at.g;
+          run.relu = c.relu;
+          const int64_t cells = divide_up(columns - phase, phases);
+          const RunKernel<T>* by_pixels = group_kernels<T>(cut.width).by_pixels;
+          if (in_place > 0) {
+            run.channels = in_place * kLanes;
+            run.to = to + i * s.spatial[1] + phase * s.spatial[2];
+            run.to_vector = kLanes;
+            run.to_step = phases * s.spatial[2];
+            convolve_run(by_pixels, run, cells);
+          }
+          run.channels = at.channels() - in_place * kLanes;
+          run.from += in_place * cut.vector;
+          run.weights += in_place * run.weights_vector;
+          if (p.bias != nullptr) run.bias += in_place * kLanes;
+          run.to = lines + in_place * cut.lines + (i * columns + phase) * kLanes;
+          run.to_vector = cut.lines;
+          run.to_step = phases * kLanes;
+          convolve_run(by_pixels, run, cells);
+        }
+        for (int64_t v = 0; cut.width == 1 && v < at.vectors; ++v) {
           T* const row = v < in_place ? to + v * kLanes : lines + v * cut.lines;
           const int64_t cell = v < in_place ? s.spatial[2] : kLanes;
           const int64_t next_row = v < in_place ? s.spatial[1] : columns * kLanes;
@@ -642,7 +748,7 @@ void add_products(const DepthwiseTap* taps, int64_t tap_count, const T* gradient
   }
 }
 
-// Vectors of neighbouring groups, as many as there are.
+// Vectors of neighbouring groups, as many as there are, whose sums are `sums_step` apart.
 template <typename T>
 void add_products_of_all(const DepthwiseTap* taps, int64_t tap_count, const T* gradients,
                          int64_t gradient_step, int64_t count, const T* cells, int64_t step,
@@ -661,37 +767,70 @@ void add_products_of_all(const DepthwiseTap* taps, int64_t tap_count, const T* g
   }
 }
 
+// The same of rows that have the same taps, and of groups of any width.
+template <typename T>
+void add_products_of_rows(int64_t width, GroupProducts<T> p, const DepthwiseTap* taps) {
+  if (width == 1) {
+    for (int64_t row = 0; row < p.rows; ++row) {
+      add_products_of_all(taps, p.tap_count, p.gradients + row * p.gradient_row, p.gradient_step,
+                          p.count, p.cells + row * p.cells_row, p.step, p.sums, p.sums_vector,
+                          p.vectors);
+    }
+    return;
+  }
+  DepthwiseTap list[kDirectTaps];
+  for (int64_t t = 0; t < p.tap_count; ++t) list[t] = taps[t];
+  p.taps = list;
+  p.triples = put_triples_first(list, p.tap_count, p.step);
+  group_kernels<T>(width).add_products(p);
+}
+
 // The sums of one share of the maps, in place: sums[v][tap][lane].
 template <typename T>
-void add_products_in_place(const ConvolutionWeightGradient<T>& p, const DepthwisePass& pass,
-                           const DepthwiseBlock& at, Sum<T>* sums) {
+void add_products_in_place(const ConvolutionWeightGradient<T>& p, const Depthwise& cut,
+                           const DepthwisePass& pass, const DepthwiseBlock& at, Sum<T>* sums) {
   constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
   const Convolution& c = p.shape;
+  const int64_t tap_step = cut.width * kLanes;
   const int64_t step = c.stride[2] * c.input.spatial[2], gradient_step = c.output.spatial[2];
   const int64_t source_row = c.stride[1] * c.input.spatial[1], gradient_row = c.output.spatial[1];
-  const T* const source = p.input + at.n * c.input.n;
+  const T* const source = p.input + at.n * c.input.n + at.g;
   DepthwiseTap list[kDirectTaps], edge[kDirectTaps];
   int64_t columns[kDirectTaps];
   const int64_t cells = at.q1 - at.q0;
   for (int64_t y = at.p0, next; y < at.p1; y = next) {
     next = rows_alike(pass, y, at.p1);
     const DepthwiseReach reach =
-        depthwise_taps_in_place(pass, kLanes, at.depth, y, at.q0, cells, list, columns);
+        depthwise_taps_in_place(pass, tap_step, at.depth, y, at.q0, cells, list, columns);
     const T* const gradients = p.grad_output + at.n * c.output.n + at.depth * c.output.spatial[0] +
-                               y * gradient_row + at.q0 * gradient_step;
-    for (int64_t row = 0; row < next - y && reach.first < reach.last; ++row) {
-      const T* const here = gradients + row * gradient_row + reach.first * gradient_step;
-      const T* const there = source + row * source_row + reach.first * step;
-      add_products_of_all(list, reach.count, here, gradient_step, reach.last - reach.first, there,
-                          step, sums, c.taps() * kLanes, at.vectors);
-    }
+                               y * gradient_row + at.q0 * gradient_step + at.g;
+    GroupProducts<T> row{};
+    row.tap_count = reach.count;
+    row.gradients = gradients + reach.first * gradient_step;
+    row.gradient_vector = row.cells_vector = kLanes;
+    row.gradient_step = gradient_step;
+    row.gradient_row = gradient_row;
+    row.cells = source + reach.first * step;
+    row.step = step;
+    row.cells_row = source_row;
+    row.count = reach.last - reach.first;
+    row.rows = next - y;
+    row.sums = sums;
+    row.sums_vector = c.taps() * tap_step;
+    row.vectors = at.vectors;
+    if (row.count > 0) add_products_of_rows(cut.width, row, list);
     // The edges, down the rows.
+    row.gradient_step = gradient_row;
+    row.step = source_row;
+    row.count = next - y;
+    row.rows = 1;
     for (int64_t j = 0; j < cells; ++j) {
       if (j == reach.first && reach.first < reach.last) j = reach.last;
       if (j == cells) break;
-      const int64_t met = taps_inside(pass, list, columns, reach.count, j, edge);
-      add_products_of_all(edge, met, gradients + j * gradient_step, gradient_row, next - y,
-                          source + j * step, source_row, sums, c.taps() * kLanes, at.vectors);
+      row.tap_count = taps_inside(pass, list, columns, reach.count, j, edge);
+      row.gradients = gradients + j * gradient_step;
+      row.cells = source + j * step;
+      add_products_of_rows(cut.width, row, edge);
     }
   }
 }
@@ -704,7 +843,7 @@ void add_products_by_rows(const ConvolutionWeightGradient<T>& p, const Depthwise
   constexpr int64_t kLanes = Vec<T>::kLanes;
   const Convolution& c = p.shape;
   const FeatureMapStrides& s = c.output;
-  const int64_t taps = c.taps(), step = c.stride[2] * kLanes;
+  const int64_t taps = c.taps(), step = c.stride[2] * kLanes, tap_step = cut.width * kLanes;
   T* const lines = workspace + cut.vectors * cut.vector + cut.slack;
   DepthwiseTap list[kRowsAtOnce][kDirectTaps];
   DepthwiseRows<T> rows(pass, cut, at, p.input, workspace);
@@ -712,7 +851,7 @@ void add_products_by_rows(const ConvolutionWeightGradient<T>& p, const Depthwise
   for (int64_t y = at.p0; y < at.p1; y += cut.at_once) {
     const int64_t count = at.p1 - y < cut.at_once ? at.p1 - y : cut.at_once;
     rows.go_to(y, y + count);
-    for (int64_t i = 0; i < count; ++i) depthwise_taps(rows, y + i, at.q0, list[i]);
+    for (int64_t i = 0; i < count; ++i) depthwise_taps(rows, tap_step, y + i, at.q0, list[i]);
     const T* from = p.grad_output + at.n * s.n + at.g * s.g + at.depth * s.spatial[0] +
                     y * s.spatial[1] + at.q0 * s.spatial[2];
     const bool one = s.spatial[1] == columns * s.spatial[2];  // the rows follow one another
@@ -725,10 +864,69 @@ void add_products_by_rows(const ConvolutionWeightGradient<T>& p, const Depthwise
         gather_lanes(from + v * kLanes * s.g + i * s.spatial[1], s.g, at.lanes(v), s.spatial[2],
                      one ? count * columns : columns, line + i * columns * kLanes, kLanes);
       }
-      for (int64_t i = 0; i < count; ++i) {
+      for (int64_t i = 0; cut.width == 1 && i < count; ++i) {
         add_products(list[i], taps, gradients + i * next_row, cell, columns,
                      workspace + v * cut.vector, step, sums + v * taps * kLanes);
       }
+    }
+    for (int64_t i = 0; cut.width > 1 && i < count; ++i) {
+      const int64_t triples = put_triples_first(list[i], taps, step);
+      GroupProducts<T> row{};
+      row.taps = list[i];
+      row.tap_count = taps;
+      row.triples = triples;
+      row.gradients = from + i * s.spatial[1];
+      row.gradient_vector = kLanes;
+      row.gradient_step = s.spatial[2];
+      row.cells = workspace;
+      row.cells_vector = cut.vector;
+      row.step = step;
+      row.count = columns;
+      row.rows = 1;
+      row.sums = sums;
+      row.sums_vector = taps * tap_step;
+      row.vectors = in_place;
+      const auto add = group_kernels<T>(cut.width).add_products;
+      add(row);
+      row.gradients = lines + in_place * cut.lines + i * columns * kLanes;
+      row.gradient_vector = cut.lines;
+      row.gradient_step = kLanes;
+      row.cells += in_place * cut.vector;
+      row.sums += in_place * row.sums_vector;
+      row.vectors = at.vectors - in_place;
+      add(row);
+    }
+  }
+}
+
+// The sums of a block of channels from g0, to their place.
+template <typename T>
+void store_depthwise_sums(const ConvolutionWeightGradient<T>& p, const Depthwise& cut,
+                          int64_t split, int64_t g0, const Sum<T>* sums) {
+  constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
+  const Convolution& c = p.shape;
+  const FilterStrides& s = c.weight;
+  const int64_t taps = c.taps(), tap_step = cut.width * kLanes;
+  const int64_t end = c.G - g0 < cut.vectors * kLanes ? c.G : g0 + cut.vectors * kLanes;
+  Sum<T>* const to = p.grad_weight + split * p.split_stride;
+  const bool in_order = std::is_same_v<T, Sum<T>> || cut.width > 1;  // of the lanes
+  if (in_order && step_of_taps(c) == 1) {
+    for (int64_t g = g0; g < end; g += kLanes, sums += taps * tap_step) {
+      for (int64_t m = 0; m < cut.width; ++m) {
+        scatter_lanes(sums + m * kLanes, tap_step, taps, to + g * s.g + m * s.c, s.g,
+                      end - g < kLanes ? end - g : kLanes, 1);
+      }
+    }
+    return;
+  }
+  for (int64_t g = g0; g < end; ++g) {
+    const Sum<T>* sum = sums + depthwise_place<T>(c, cut.width, g, taps * tap_step) -
+                        depthwise_place<T>(c, cut.width, g0, taps * tap_step);
+    Tap tap(c, 0);
+    for (int64_t t = 0; t < taps; ++t, tap.next(c), sum += tap_step) {
+      Sum<T>* cell = to + g * s.g;
+      for (int axis = 0; axis < kSpatial; ++axis) cell += tap.at[axis] * s.spatial[axis];
+      for (int64_t m = 0; m < cut.width; ++m) cell[m * s.c] = sum[m * kLanes];
     }
   }
 }
@@ -740,28 +938,19 @@ void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, const Dept
   constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
   const Convolution& c = p.shape;
   const DepthwisePass pass{c, false};
-  const int64_t taps = c.taps();
+  const int64_t taps = c.taps(), tap_step = cut.width * kLanes;
   Sum<T>* const sums = workspace + cut.vectors * (cut.vector + cut.lines) + cut.slack;
   for (int64_t task = first; task < last; ++task) {
     const int64_t block = task / cut.splits, split = task % cut.splits, maps = cut.maps(c);
-    for (int64_t i = 0; i < cut.vectors * taps * kLanes; ++i) sums[i] = 0;
+    for (int64_t i = 0; i < cut.vectors * taps * tap_step; ++i) sums[i] = 0;
     for (int64_t map = split * maps / cut.splits; map < (split + 1) * maps / cut.splits; ++map) {
       const DepthwiseBlock at(pass, cut, kLanes, block, map);
       if (cut.in_place) {
-        add_products_in_place(p, pass, at, sums);
+        add_products_in_place(p, cut, pass, at, sums);
       } else if constexpr (std::is_same_v<T, Sum<T>>) {
         add_products_by_rows(p, cut, pass, at, workspace, sums);
       }
     }
-    const int64_t g0 = block * cut.vectors * kLanes;
-    for (int64_t g = g0; g < c.G && g < g0 + cut.vectors * kLanes; ++g) {
-      const Sum<T>* sum = sums + depthwise_place<T>(c, g - g0, taps * kLanes);
-      Tap tap(c, 0);
-      for (int64_t t = 0; t < taps; ++t, tap.next(c)) {
-        Sum<T>* to = p.grad_weight + split * p.split_stride + g * c.weight.g;
-        for (int axis = 0; axis < kSpatial; ++axis) to += tap.at[axis] * c.weight.spatial[axis];
-        *to = sum[t * kLanes];
-      }
-    }
+    store_depthwise_sums(p, cut, split, block * cut.vectors * kLanes, sums);
   }
 }

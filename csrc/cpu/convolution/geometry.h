@@ -184,10 +184,22 @@ struct BandGradient {
   int64_t tasks(int64_t groups) const { return groups * chunks * splits; }
 };
 
+// Depthwise kernels take the channels of wider groups as groups of one. `weight.g` is then from
+// filter to filter, and `weight.c` from channel to channel of a filter.
+inline Convolution groups_of_one(Convolution c) {
+  c.G *= c.C;
+  c.C = c.K = 1;
+  c.input.g = c.input.c;
+  c.output.g = c.output.c;
+  c.weight.g = c.weight.k;
+  return c;
+}
+
 // How depthwise convolution is cut (depthwise.h): a task has some vectors of groups of some rows
 // and columns of a map. Sizes are in elements.
 struct Depthwise {
   bool gradient;  // of the input, or else the forward pass
+  int64_t width;  // channels, and filters, of a group
   bool in_place;  // whether cells are read where they lie; what concerns copies is then zero
   int64_t rows, row_blocks, columns, column_blocks;
   int64_t vectors;  // of groups, per block of them
@@ -198,7 +210,7 @@ struct Depthwise {
   int64_t plane, vector;  // of the rows kept, for each tap along the depth and for all
   int64_t slack;          // that may be read behind them
   int64_t lines;          // of a vector's rows of the result, or of the gradients
-  int64_t weights;        // the filters, packed
+  int64_t weights;        // packed, of the filters of a vector
   int64_t splits;         // of a weight gradient
 
   int64_t maps(const Convolution& c) const {

@@ -25,6 +25,7 @@ namespace cnn_ext::cpu::avx512_bf16 {
 #include "../convolution/pairs.h"
 #include "../convolution/implicit_gemm.h"
 #include "../convolution/dense.h"
+#include "../convolution/narrow_groups.h"
 #include "../convolution/depthwise.h"
 
 #define CNN_EXT_SLOT(name, result, arguments) &name<T>,
