@@ -198,8 +198,7 @@ void rounded_sums(const Tensor& grad_weight, const F& f) {
 void weight_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_output,
                               const Tensor& input, const Tensor& grad_weight) {
   rounded_sums(grad_weight, [&](const Tensor& sums) {
-    implicit_gemm_weight_gradient<Pair>(simplify(shape, false), bits(grad_output), bits(input),
-                                        sums);
+    implicit_gemm_weight_gradient<Pair>(shape, bits(grad_output), bits(input), sums);
   });
 }
 

@@ -506,7 +506,7 @@ void weight_gradient(std::optional<Algorithm> named, const cpu::Convolution& sha
                  ? winograd_weight_gradient(shape, grad_output, input, result)
                  : winograd_weight_gradient_by_phases(shape, grad_output, input, result);
     default:
-      return implicit_gemm_weight_gradient<T>(simplify(shape, false), grad_output, input, result);
+      return implicit_gemm_weight_gradient<T>(shape, grad_output, input, result);
   }
 }
 

@@ -205,9 +205,8 @@ struct Parts {
 };
 
 template <typename T>
-void implicit_gemm_weight_gradient(const cpu::Convolution& shape,
-                                   const cpu::Operand<T>* grad_output, const cpu::Operand<T>* input,
-                                   const Tensor& result) {
+void multiply_weight_gradient(const cpu::Convolution& shape, const cpu::Operand<T>* grad_output,
+                              const cpu::Operand<T>* input, const Tensor& result) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
   const cpu::GradientBlocking cut = kernels.plan_weight_gradient(shape, threads);
@@ -219,6 +218,31 @@ void implicit_gemm_weight_gradient(const cpu::Convolution& shape,
                  kernels.weight_gradient(p, first, last, workspace);
                });
   parts.add();
+}
+
+// Where most of a wide dilation's products are with padding, tap by tap; at once otherwise.
+template <typename T>
+void implicit_gemm_weight_gradient(const cpu::Convolution& shape,
+                                   const cpu::Operand<T>* grad_output, const cpu::Operand<T>* input,
+                                   const Tensor& result) {
+  const int64_t filters = shape.G * shape.K;
+  const bool by_taps = each_tap(shape, [&](cpu::Convolution part, auto x, auto w, auto g) {
+    const Tensor of_tap = result.as_strided({filters, shape.C}, {shape.weight.k, shape.weight.c},
+                                            result.storage_offset() + w);
+    if (part.pixels() == 0) {
+      of_tap.zero_();
+      return;
+    }
+    const Tensor sums = at::empty({filters, shape.C}, result.options());
+    part.weight.g = shape.K * shape.C;
+    part.weight.k = shape.C;
+    part.weight.c = 1;
+    multiply_weight_gradient<T>(simplify(part, false), grad_output + g, input + x, sums);
+    of_tap.copy_(sums);
+  });
+  if (!by_taps) {
+    multiply_weight_gradient<T>(simplify(shape, false), grad_output, input, result);
+  }
 }
 
 // The forward pass or, where `gradient`, that of the input: `input` is then the gradient of the

@@ -131,6 +131,48 @@ void each_region(const cpu::Convolution& c, const Regions& pays, const F& f) {
   }
 }
 
+// f(one tap of the convolution, with the pixels whose windows it joins to a cell of the input; its
+// offset in the input, in the weight and in the output) for all taps, if at most three quarters of
+// the products are with such cells; whether it was so. A tap that meets no cell has no pixels.
+template <typename F>
+bool each_tap(const cpu::Convolution& c, const F& f) {
+  double inside = 1.0;
+  std::array<std::vector<Stretch>, cpu::kSpatial> met;  // pixels, for each tap of an axis
+  for (int axis = 0; axis < cpu::kSpatial; ++axis) {
+    const int64_t stride = c.stride[axis];
+    int64_t sum = 0;
+    for (int64_t tap = 0; tap < c.filter[axis]; ++tap) {
+      const int64_t before = c.padding[axis] - tap * c.dilation[axis];
+      const int64_t first = before > 0 ? cpu::divide_up(before, stride) : 0;
+      const int64_t end = c.in[axis] + before;  // of the cells, seen from the first pixel's tap
+      const int64_t last = end > 0 ? std::min(c.out[axis], cpu::divide_up(end, stride)) : 0;
+      met[axis].push_back({first, std::max(first, last), tap, tap + 1});
+      sum += met[axis].back().last - first;
+    }
+    inside *= static_cast<double>(sum) / static_cast<double>(c.out[axis] * c.filter[axis]);
+  }
+  if (c.taps() == 1 || inside > 0.75) return false;
+  for (int64_t index = 0; index < c.taps(); ++index) {
+    cpu::Convolution part = c;
+    int64_t input = 0, weight = 0, output = 0, rest = index;
+    for (int axis = cpu::kSpatial - 1; axis >= 0; --axis) {
+      const Stretch& s = met[axis][rest % c.filter[axis]];
+      rest /= c.filter[axis];
+      const int64_t at =
+          s.first * c.stride[axis] - c.padding[axis] + s.first_tap * c.dilation[axis];
+      part.in[axis] = c.in[axis] - at;
+      part.out[axis] = s.last - s.first;
+      part.filter[axis] = 1;
+      part.padding[axis] = 0;
+      input += at * c.input.spatial[axis];
+      weight += s.first_tap * c.weight.spatial[axis];
+      output += s.first * c.output.spatial[axis];
+    }
+    f(part, input, weight, output);
+  }
+  return true;
+}
+
 // One axis of the input gradient, at the input cells phase, phase + stride, phase + 2 stride, ...:
 // the filter taps that reach them, and the stride-1 convolution over grad_output that they form.
 struct Phase {
