@@ -46,6 +46,8 @@
 #define CNN_EXT_KERNEL_SLOTS(X)                                                                 \
   X(turn_map, void,                                                                             \
     (const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row))    \
+  X(dense_weight_gradient, void,                                                                \
+    (const ConvolutionWeightGradient<T>&, int64_t first, int64_t last))                         \
   X(dense_columns, int64_t, (const Convolution&))                                               \
   X(dense_by_channels, void,                                                                    \
     (const ConvolutionForward<T>&, int64_t first, int64_t last, T* workspace))                  \

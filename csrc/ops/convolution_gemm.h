@@ -131,7 +131,7 @@ inline bool few_pixels(const cpu::Convolution& c) {
   }
   if (c.G != 1 || c.taps() != 1 || c.pixels() != c.out[2] || c.stride[2] != 1) return false;
   const int64_t filters = c.K * c.C;
-  return filters >= kLeast && c.pixels() <= (filters > kMany ? 256 : 64);
+  return filters >= kLeast && c.pixels() <= (filters > kMany ? cpu::kFewPixels : 64);
 }
 
 // Multiplies few pixels without packing, where filters have their channels together, or channels
@@ -209,6 +209,17 @@ void multiply_weight_gradient(const cpu::Convolution& shape, const cpu::Operand<
                               const cpu::Operand<T>* input, const Tensor& result) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   const int64_t threads = threads_for(shape);
+  if constexpr (std::is_floating_point_v<T>) {  // not of pairs
+    const bool together = shape.input.c == 1 && shape.output.c == 1 && shape.weight.c == 1;
+    if (few_pixels(shape) && together) {
+      const cpu::ConvolutionWeightGradient<T> p{
+          shape, {}, input, grad_output, result.mutable_data_ptr<T>(), 0};
+      at::parallel_for(
+          0, shape.K, cpu::divide_up(shape.K, threads),
+          [&](int64_t first, int64_t last) { kernels.dense_weight_gradient(p, first, last); });
+      return;
+    }
+  }
   const cpu::GradientBlocking cut = kernels.plan_weight_gradient(shape, threads);
   const Parts parts(result, cut.splits);
   const cpu::ConvolutionWeightGradient<T> p{

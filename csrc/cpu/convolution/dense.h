@@ -182,3 +182,38 @@ void dense_by_channels(const ConvolutionForward<T>& p, int64_t first, int64_t la
     }
   }
 }
+
+constexpr int64_t kDenseCells = 1 << 16;  // of the pixels, that the cache keeps
+
+// Rows first <= k < last of the weight gradient of few pixels: a product with few steps, whose
+// result is written once, tile by tile.
+template <typename T>
+void dense_weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first, int64_t last) {
+  constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
+  const Convolution& c = p.shape;
+  const int64_t pixels = c.pixels(), step = c.input.spatial[2];
+  const int64_t block = round_up(kDenseCells / pixels, kCols);
+  T gradients[kFewPixels * kRows], last_cells[kFewPixels * kCols], tile[kRows * kCols];
+  for (int64_t c0 = 0; c0 < c.C; c0 += block) {
+    const int64_t c1 = c0 + block < c.C ? c0 + block : c.C;
+    if (c1 % kCols != 0) {
+      const int64_t rest = c1 % kCols;
+      copy_rows(p.input + c1 - rest, step, 1, 0, rest, kCols, pixels, last_cells, kCols);
+    }
+    for (int64_t k = first; k < last; k += kRows) {
+      const int64_t rows = last - k < kRows ? last - k : kRows;
+      copy_rows(p.grad_output + k, c.output.spatial[2], 1, 0, rows, rows, pixels, gradients, kRows);
+      T* const to = p.grad_weight + k * c.weight.k;
+      Finish<T> finish;
+      finish.row = c.weight.k;
+      for (int64_t i = c0; i + kCols <= c1; i += kCols) {
+        multiply<T, true>(rows, pixels, gradients, kRows, p.input + i, step, to + i, finish);
+      }
+      if (c1 % kCols != 0) {
+        const int64_t rest = c1 % kCols;
+        multiply<T, true>(rows, pixels, gradients, kRows, last_cells, kCols, tile, Finish<T>{});
+        put_rows<T>(tile, rows, rest, to + c1 - rest, c.weight.k);
+      }
+    }
+  }
+}

@@ -49,6 +49,7 @@ template <typename T>
 using Packed = typename Numbers<T>::Packed;
 
 constexpr int kSpatial = 3;
+constexpr int64_t kFewPixels = 256;  // of a dense layer, at most
 constexpr int64_t kDirectTaps = 64;  // filters up to 8 x 8 have a depthwise kernel
 
 struct FeatureMapStrides {
