@@ -75,13 +75,13 @@ def convolution_algorithm(
 ) -> str:
     """The algorithm that ``algorithm="auto"`` means for a convolution on the CPU.
 
-    A function of the shape, the dtype, the memory format and, in bfloat16, the processor, never of a
-    timing, so that results do not change from run to run. In this order:
+    A function of the shape, the dtype, the memory format and, in bfloat16 and of groups of 16 channels,
+    the processor, never of a timing, so that results do not change from run to run. In this order:
 
     - ``"direct"`` for depthwise convolution with at most 64 filter cells, where the input rows of a
       window (512 cells of the output at a time) hold at most 65536 cells; likewise for groups of 2, 4,
-      8 or 16 channels and as many filters, in channels_last, where the convolution strides, where rows
-      of the output have fewer than 16 cells, and in a weight gradient;
+      8 or, with AVX-512, 16 channels and as many filters, in channels_last, where the convolution
+      strides, and where rows of the output have fewer than 16 cells;
     - ``"winograd"`` for float32, filters of 3 x 3 or 5 x 5 cells (where the convolution strides, in
       each phase of the stride, such as 11 x 11 at stride 4) without dilation, at least 16 channels
       (phases counted) and 16 filters to a group, and maps large enough that its tiles save a third of

@@ -169,7 +169,7 @@ void input_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_o
 }
 
 bool depthwise_in_bfloat16(const cpu::Convolution& shape) {
-  if (!cpu::narrow_groups(shape, false)) return false;
+  if (!cpu::narrow_groups(shape)) return false;
   return cpu::kernels<BFloat16>().plan_depthwise(shape, false, 1).in_place;
 }
 

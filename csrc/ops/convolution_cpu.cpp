@@ -322,7 +322,7 @@ void winograd_weight_gradient_by_phases(const cpu::Convolution& shape, const T* 
 template <typename T>
 void direct_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
                             const Tensor& result) {
-  if (cpu::narrow_groups(shape, true)) {
+  if (cpu::narrow_groups(shape)) {
     return depthwise_weight_gradient<T>(shape, grad_output, input, result);
   }
   check_direct(shape);
@@ -347,7 +347,7 @@ void forward(std::optional<Algorithm> named, const cpu::Convolution& shape, cons
              const T* frozen = nullptr) {
   switch (named.value_or(cpu::choose(shape, std::is_same_v<T, float>))) {
     case Algorithm::direct:  // a band holds all taps along the depth, with planes of padding
-      if (cpu::narrow_groups(shape, false)) {
+      if (cpu::narrow_groups(shape)) {
         return depthwise<T>(shape, false, input, weight, bias, output, like);
       }
       return each_region(shape, {1, 0.97, 1024}, [&](const auto& part, auto x, auto w, auto y) {
@@ -483,7 +483,7 @@ void input_gradient(std::optional<Algorithm> named, const cpu::Convolution& shap
   if (chosen == Algorithm::winograd && !cpu::winograd_serves(shape)) {
     return winograd_input_gradient_by_phases(shape, grad_output, weight, grad_input, result);
   }
-  if (chosen == Algorithm::direct && cpu::narrow_groups(shape, false)) {
+  if (chosen == Algorithm::direct && cpu::narrow_groups(shape)) {
     return depthwise<T>(shape, true, grad_output, weight, nullptr, grad_input, result);
   }
   if (chosen == Algorithm::implicit_gemm && windows_tile(shape)) {

@@ -332,14 +332,6 @@ LAST = {"memory_format": torch.channels_last}
         ((4, 64, 56, 56), (64, 64, 1, 1), {"stride": 2}, "implicit_gemm"),
         ((4, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}, "direct"),
         ((4, 64, 56, 56), (64, 1, 9, 9), {"padding": 4, "groups": 64}, "direct"),
-        ((4, 64, 56, 56), (64, 4, 3, 3), {"padding": 1, "groups": 16, **LAST}, "direct"),
-        ((4, 64, 56, 56), (64, 16, 3, 3), {"padding": 1, "groups": 4, **LAST}, "direct"),
-        ((4, 64, 56, 56), (64, 16, 3, 3), {"padding": 1, "groups": 4}, "winograd"),  # long rows
-        ((4, 64, 15, 15), (64, 16, 3, 3), {"padding": 1, "groups": 4}, "direct"),
-        ((4, 64, 56, 56), (64, 32, 3, 3), {"padding": 1, "groups": 2, **LAST}, "winograd"),
-        ((4, 64, 56, 56), (64, 32, 1, 1), {"groups": 2, **LAST}, "implicit_gemm"),
-        ((4, 64, 56, 56), (64, 16, 1, 1), {"groups": 4, **LAST}, "direct"),
-        ((4, 64, 56, 56), (32, 16, 1, 1), {"groups": 4, **LAST}, "implicit_gemm"),  # 8 filters
         ((4, 64, 560), (64, 64, 3), {"padding": 1}, "implicit_gemm"),
         ((4, 64, 560), (64, 64, 9), {"padding": 1}, "direct"),
         ((4, 64, 56000), (64, 64, 9), {"padding": 1}, "implicit_gemm"),  # no band holds a row
@@ -350,6 +342,33 @@ LAST = {"memory_format": torch.channels_last}
 )
 def test_auto_is_a_function_of_the_shape(input_size, weight_size, geometry, expected):
     assert convolution_algorithm(input_size, weight_size, **geometry) == expected
+
+
+NARROW_GROUPS = [  # the last is what AVX2 has in place of "direct", if anything
+    ((4, 64, 56, 56), (64, 4, 3, 3), {"padding": 1, "groups": 16, **LAST}, "direct", None),
+    ((4, 64, 56, 56), (64, 4, 3, 3), {"padding": 1, "groups": 16}, "direct", None),  # by bands
+    ((4, 64, 56, 56), (64, 8, 1, 1), {"groups": 8, **LAST}, "direct", None),
+    ((4, 64, 56, 56), (64, 8, 1, 1), {"groups": 8}, "implicit_gemm", None),  # long rows
+    ((4, 64, 56, 56), (64, 8, 1, 1), {"groups": 8, "stride": 2}, "direct", None),
+    ((4, 64, 15, 15), (64, 8, 1, 1), {"groups": 8}, "direct", None),
+    ((4, 64, 56, 56), (64, 16, 3, 3), {"padding": 1, "groups": 4, **LAST}, "direct", "winograd"),
+    ((4, 64, 56, 56), (64, 16, 3, 3), {"padding": 1, "groups": 4}, "winograd", None),  # long rows
+    ((4, 64, 15, 15), (64, 16, 3, 3), {"padding": 1, "groups": 4}, "direct", "winograd"),
+    ((4, 64, 56, 56), (64, 16, 1, 1), {"groups": 4, **LAST}, "direct", "implicit_gemm"),
+    ((4, 64, 56, 56), (64, 32, 3, 3), {"padding": 1, "groups": 2, **LAST}, "winograd", None),
+    ((4, 64, 56, 56), (64, 32, 1, 1), {"groups": 2, **LAST}, "implicit_gemm", None),
+    ((4, 64, 56, 56), (32, 16, 1, 1), {"groups": 4, **LAST}, "implicit_gemm", None),  # 8 filters
+]
+
+
+@pytest.mark.parametrize(("input_size", "weight_size", "geometry", "expected", "avx2"), NARROW_GROUPS)
+@pytest.mark.parametrize("cpu_capability", ["avx2", "avx512"], indirect=True)
+def test_auto_of_narrow_groups(input_size, weight_size, geometry, expected, avx2, cpu_capability):
+    if cpu_capability == "avx2":
+        expected = avx2 or expected
+    assert convolution_algorithm(input_size, weight_size, **geometry) == expected
+    backward = convolution_algorithm(input_size, weight_size, **geometry, weight_gradient=True)
+    assert (backward == "direct") == (expected == "direct")
 
 
 PAIRED = [  # where the processor multiplies bfloat16

@@ -1,8 +1,9 @@
 // Which algorithm serves which convolution: what "auto" means. A function of the shape, the
-// strides, the dtype and, in bfloat16, the processor, never of a timing, so that results do not
-// change from run to run.
+// strides, the dtype and, in bfloat16 and of groups of 16, the processor, never of a timing, so
+// that results do not change from run to run.
 #pragma once
 
+#include "../capability.h"
 #include "geometry.h"
 
 namespace cnn_ext::cpu {
@@ -95,15 +96,17 @@ constexpr int64_t kShortRow = 16;             // pixels: of a vector in float32
 constexpr int64_t kDepthwiseColumns = 512;    // of the result, at once
 constexpr int64_t kDepthwiseCells = 1 << 16;  // of the input rows that are kept, at most
 
-// Whether depthwise.h serves groups: of one channel and one filter, or a few and as many, whose
-// windows' rows a cache can keep. Of maps in NCHW the few do not pay where rows are long: they are
-// turned as they are copied, and bands need not be.
-inline bool narrow_groups(const Convolution& c, bool weight_gradient) {
-  const bool few = c.C == 2 || c.C == 4 || c.C == 8 || c.C == 16 || c.C == 32;
-  if (c.K != c.C || (c.C > 1 && !few) || c.G == 1 || c.taps() > kDirectTaps) return false;
+// Whether depthwise.h serves groups: of one channel and one filter, or a few and as many (more of
+// them with AVX-512, whose vectors they fill), whose windows' rows a cache can keep. Of maps in
+// NCHW the few do not pay where rows are long: they are turned as they are copied, and bands need
+// not be.
+inline bool narrow_groups(const Convolution& c) {
+  const bool wide = capability() >= Capability::avx512 && (c.C == 16 || c.C == 32);
+  const bool few = c.C == 1 || c.C == 2 || c.C == 4 || c.C == 8 || wide;
+  if (c.K != c.C || !few || c.G == 1 || c.taps() > kDirectTaps) return false;
   const bool strided = c.stride[1] > 1 || c.stride[2] > 1;
   const bool short_rows = c.out[2] < kShortRow;
-  if (c.C > 1 && c.input.c != 1 && !weight_gradient && !strided && !short_rows) return false;
+  if (c.C > 1 && c.input.c != 1 && !strided && !short_rows) return false;
   const int64_t rows = (c.filter[1] - 1) * c.dilation[1] + 1;
   const int64_t columns = c.out[2] < kDepthwiseColumns ? c.out[2] : kDepthwiseColumns;
   const int64_t pitch = columns * c.stride[2] + (c.filter[2] - 1) * c.dilation[2];
@@ -170,7 +173,7 @@ constexpr int64_t kWholePanel = 32;  // filters, of a product in float32 with AV
 // `single`: float32. Winograd's errors, some three times those of the direct sum, are within what
 // float32 users accept of a convolution, but nobody asks for float64 to lose a digit.
 inline Algorithm choose(const Convolution& c, bool single, bool weight_gradient = false) {
-  if (narrow_groups(c, weight_gradient) && c.C < kWholePanel) return Algorithm::direct;
+  if (narrow_groups(c) && c.C < kWholePanel) return Algorithm::direct;
   if (single && winograd_serves(c) && winograd_saves(c, c, 2.0 / 3)) return Algorithm::winograd;
   if (single && winograd_serves_phases(c) && winograd_saves(c, of_phases(c), 2.0 / 3)) {
     return Algorithm::winograd;
@@ -193,8 +196,7 @@ inline bool turning_groups_pays(const Convolution& c) {
   if (c.input.c == 1 || c.in[1] == 1 || c.out[1] == 1 || c.G * c.C % 16 != 0) return false;
   Convolution turned = c;
   turned.input.c = 1;
-  return narrow_groups(turned, false) && dense_planes(c.input, c.in) &&
-         dense_planes(c.output, c.out);
+  return narrow_groups(turned) && dense_planes(c.input, c.in) && dense_planes(c.output, c.out);
 }
 
 constexpr int64_t kFewFilters = 32;  // of a weight gradient
@@ -206,8 +208,7 @@ constexpr int64_t kFewFilters = 32;  // of a weight gradient
 inline Algorithm choose_bfloat16(const Convolution& c, bool weight_gradient = false) {
   const Algorithm single = choose(c, true, weight_gradient);
   const bool strided = c.stride[1] > 1 || c.stride[2] > 1;
-  const bool groups =
-      narrow_groups(c, weight_gradient) || (!weight_gradient && turning_groups_pays(c));
+  const bool groups = narrow_groups(c) || (!weight_gradient && turning_groups_pays(c));
   if (groups && (c.C < kWholePanel || !(weight_gradient || strided))) return Algorithm::direct;
   bool pays = false;
   if (single == Algorithm::winograd) {

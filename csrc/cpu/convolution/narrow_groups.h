@@ -267,10 +267,13 @@ inline __attribute__((always_inline)) void add_group_products(const GroupProduct
 }
 
 // As many sums at once as registers hold; all members, in parts.
-constexpr int kGroupSums = CNN_EXT_VECTOR_REGISTERS == 32 ? 24 : 12;
+constexpr int kGroupSums = CNN_EXT_VECTOR_REGISTERS == 32 ? 24 : 8;
+constexpr int members_at_once(int most) {
+  return most >= 16 ? 16 : most >= 8 ? 8 : most >= 4 ? 4 : 2;
+}
 template <typename T, int Width, int Taps, bool Neighbours, int First = 0>
 void add_group_products(const GroupProducts<T>& p, int64_t v, const DepthwiseTap* taps) {
-  constexpr int kMost = kGroupSums / Taps >= 16 ? 16 : kGroupSums / Taps >= 8 ? 8 : 4;
+  constexpr int kMost = members_at_once(kGroupSums / Taps);
   constexpr int kAtOnce = Width < kMost ? Width : kMost;
   add_group_products<T, Width, First, Taps, Neighbours>(p, v, taps,
                                                         std::make_integer_sequence<int, kAtOnce>());
@@ -306,14 +309,19 @@ constexpr GroupKernels<T> group_kernels_of(std::integer_sequence<int, Less...>) 
   return {{group_pixels<T, Width, Less + 1>...}, add_group_products<T, Width>};
 }
 
+// Wider groups are not asked for where registers are few: see `narrow_groups`.
+constexpr int kWidestGroup = CNN_EXT_VECTOR_REGISTERS == 32 ? 32 : 8;
+
 template <typename T>
 const GroupKernels<T>& group_kernels(int64_t width) {
   constexpr std::make_integer_sequence<int, kPixelsAtOnce> kPixels;
   static constexpr GroupKernels<T> kByWidth[] = {
-      group_kernels_of<T, 2>(kPixels), group_kernels_of<T, 4>(kPixels),
-      group_kernels_of<T, 8>(kPixels), group_kernels_of<T, 16>(kPixels),
-      group_kernels_of<T, 32>(kPixels)};
-  return kByWidth[width <= 2 ? 0 : width == 4 ? 1 : width == 8 ? 2 : width == 16 ? 3 : 4];
+      group_kernels_of<T, 2>(kPixels),    group_kernels_of<T, 4>(kPixels),
+      group_kernels_of<T, 8>(kPixels),    group_kernels_of < T,
+      kWidestGroup<16 ? 8 : 16>(kPixels), group_kernels_of<T, kWidestGroup>(kPixels)};
+  int index = 0;
+  for (; width > 2; width /= 2) ++index;
+  return kByWidth[index];
 }
 
 // A run of any length.
