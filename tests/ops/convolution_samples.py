@@ -231,6 +231,8 @@ NARROW = [
     Sample("groups of 4, seven of them", 1, 28, 28, (8, 7), (3, 3), 2, (1, 0, 0, 2), groups=7),
     Sample("groups of 4, dilated", 2, 16, 16, (14, 16), (3, 3), 1, 2, 2, groups=4),
     Sample("groups of 4, dilated strided", 2, 16, 16, (17, 18), (3, 5), 2, 3, 2, groups=4),
+    Sample("groups of 4, full padding", 2, 16, 16, (9, 12), (3, 5), 1, (2, 4), groups=4),
+    Sample("groups of 32, rows strided", 1, 64, 64, (12, 9), (3, 5), (2, 1), (0, 2), groups=2),
     Sample("groups of 8", 3, 64, 64, (7, 19), (3, 3), padding=1, groups=8),
     Sample("groups of 8, 7 x 7", 1, 24, 24, (14, 12), (7, 7), padding=3, groups=3),
     Sample("groups of 8, pointwise", 2, 32, 32, (5, 9), (1, 1), groups=4),

@@ -176,8 +176,10 @@ def test_depthwise_convolution_in_bfloat16_where_it_lies(sample, cpu_capability)
 
 @pytest.mark.parametrize("sample", NARROW, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_narrow_groups(sample, dtype, cpu_capability):
-    assert_all_three_are_torchs(sample, dtype, "direct")
+@pytest.mark.parametrize("algorithm", ["direct", "auto"])
+def test_narrow_groups(sample, dtype, algorithm, cpu_capability, monkeypatch):
+    monkeypatch.setitem(BOUNDS, dtype, WINOGRAD_BOUNDS[dtype])  # of 16 and 32 channels
+    assert_all_three_are_torchs(sample, dtype, algorithm)
 
 
 @pytest.mark.parametrize("sample", NARROW, ids=str)

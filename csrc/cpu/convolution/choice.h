@@ -104,6 +104,7 @@ inline bool narrow_groups(const Convolution& c) {
   const bool wide = capability() >= Capability::avx512 && (c.C == 16 || c.C == 32);
   const bool few = c.C == 1 || c.C == 2 || c.C == 4 || c.C == 8 || wide;
   if (c.K != c.C || !few || c.G == 1 || c.taps() > kDirectTaps) return false;
+  if (c.input.g != c.C * c.input.c || c.output.g != c.K * c.output.c) return false;
   const bool strided = c.stride[1] > 1 || c.stride[2] > 1;
   const bool short_rows = c.out[2] < kShortRow;
   if (c.C > 1 && c.input.c != 1 && !strided && !short_rows) return false;

@@ -413,14 +413,14 @@ void pack_group_filters(const ConvolutionForward<T>& p, const Depthwise& cut, in
   const FilterStrides& s = c.weight;
   const int64_t taps = c.taps(), tap_step = depthwise_tap<T>(cut), steps = tap_step / kLanes;
   const int64_t members = cut.width / steps;  // of a step
-  // Lanes whose weights are evenly apart: all, or of the input gradient those of a group.
-  const int64_t even = cut.gradient && cut.width < kLanes ? cut.width : kLanes;
-  const int64_t lane_step = cut.gradient ? s.c : s.g, sum_step = cut.gradient ? s.g : s.c;
+  const int64_t lane_step = cut.gradient ? s.c : s.k, sum_step = cut.gradient ? s.k : s.c;
+  // Lanes whose weights are evenly apart.
+  const bool all = cut.width >= kLanes || s.g == cut.width * lane_step;
+  const int64_t even = all ? kLanes : cut.width;
   for (int64_t i = g0 / kLanes * cut.weights; i < g1 / kLanes * cut.weights; ++i) p.packed[i] = 0;
   for (int64_t i = g0; i < g1 && i < c.G; i += even) {
     const int64_t lanes = c.G - i < even ? c.G - i : even;
-    const int64_t member = i % cut.width;
-    const T* const from = p.weight + (cut.gradient ? (i - member) * s.g + member * s.c : i * s.g);
+    const T* const from = p.weight + i / cut.width * s.g + i % cut.width * lane_step;
     Sum<T>* const to = p.packed + i / kLanes * taps * tap_step + i % kLanes;
     for (int64_t m = 0; m < cut.width; ++m) {
       if constexpr (std::is_same_v<T, Sum<T>>) {
@@ -910,10 +910,11 @@ void store_depthwise_sums(const ConvolutionWeightGradient<T>& p, const Depthwise
   const int64_t end = c.G - g0 < cut.vectors * kLanes ? c.G : g0 + cut.vectors * kLanes;
   Sum<T>* const to = p.grad_weight + split * p.split_stride;
   const bool in_order = std::is_same_v<T, Sum<T>> || cut.width > 1;  // of the lanes
-  if (in_order && step_of_taps(c) == 1) {
+  const int64_t filter = s.g / cut.width;
+  if (in_order && step_of_taps(c) == 1 && (cut.width == 1 || filter == s.k)) {
     for (int64_t g = g0; g < end; g += kLanes, sums += taps * tap_step) {
       for (int64_t m = 0; m < cut.width; ++m) {
-        scatter_lanes(sums + m * kLanes, tap_step, taps, to + g * s.g + m * s.c, s.g,
+        scatter_lanes(sums + m * kLanes, tap_step, taps, to + g * filter + m * s.c, filter,
                       end - g < kLanes ? end - g : kLanes, 1);
       }
     }
@@ -924,7 +925,7 @@ void store_depthwise_sums(const ConvolutionWeightGradient<T>& p, const Depthwise
                         depthwise_place<T>(c, cut.width, g0, taps * tap_step);
     Tap tap(c, 0);
     for (int64_t t = 0; t < taps; ++t, tap.next(c), sum += tap_step) {
-      Sum<T>* cell = to + g * s.g;
+      Sum<T>* cell = to + g / cut.width * s.g + g % cut.width * s.k;
       for (int axis = 0; axis < kSpatial; ++axis) cell += tap.at[axis] * s.spatial[axis];
       for (int64_t m = 0; m < cut.width; ++m) cell[m * s.c] = sum[m * kLanes];
     }

@@ -185,14 +185,13 @@ struct BandGradient {
   int64_t tasks(int64_t groups) const { return groups * chunks * splits; }
 };
 
-// Depthwise kernels take the channels of wider groups as groups of one. `weight.g` is then from
-// filter to filter, and `weight.c` from channel to channel of a filter.
+// Depthwise kernels take the channels of wider groups as groups of one. The strides of the weight
+// stay those of the groups.
 inline Convolution groups_of_one(Convolution c) {
   c.G *= c.C;
   c.C = c.K = 1;
   c.input.g = c.input.c;
   c.output.g = c.output.c;
-  c.weight.g = c.weight.k;
   return c;
 }
 
