@@ -197,6 +197,7 @@ inline bool turning_groups_pays(const Convolution& c) {
   if (c.input.c == 1 || c.in[1] == 1 || c.out[1] == 1 || c.G * c.C % 16 != 0) return false;
   Convolution turned = c;
   turned.input.c = 1;
+  turned.input.g = c.C;
   return narrow_groups(turned) && dense_planes(c.input, c.in) && dense_planes(c.output, c.out);
 }
 
