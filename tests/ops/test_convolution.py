@@ -220,6 +220,23 @@ def test_no_group_sees_its_neighbours(cpu_capability):
         assert of_weight[kept].isfinite().all(), sample
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("width", [2, 4, 8, 16])
+def test_taps_of_narrow_groups_see_their_own_cells(layout, padding, width, cpu_capability):
+    for column, blind in ((0, 2), (-1, 0)):  # of three taps, one that never meets that column
+        input = torch.randn(2, 4 * width, 6, 9)
+        input[..., column] = torch.nan
+        input = lay_out(input, layout)
+        output = torch.randn(2, 4 * width, 4 + 2 * padding, 7 + 2 * padding)
+        of_weight = ops.convolution_weight_gradient(
+            output, input, (4 * width, width, 3, 3), [1], [padding], [1], 4, "direct"
+        )
+        assert of_weight[..., blind].isfinite().all()
+        assert of_weight[..., 1].isfinite().all() == (padding == 0)
+        assert of_weight[..., 2 - blind].isnan().all()
+
+
 # Winograd's sums round some three times as much; `docs/convolution.md` promises this bound.
 WINOGRAD_BOUNDS = BOUNDS | {torch.float32: 2e-6, torch.complex64: 2e-6, torch.float64: 4e-15}
 

@@ -216,46 +216,64 @@ inline __attribute__((always_inline)) void add_to_all(V (&sum)[Taps][Members],
   for (int t = 0; t < Taps; ++t) sum[t][I] = sum[t][I].fused_add(gradient[t], cell);
 }
 
-// sums += gradients * cells, of vector v, for `Taps` taps and members from `First`. Neighbouring
-// taps, three of them, meet a cell with neighbouring gradients; of others each has its own cells.
+// sums += gradients * cells, of vector v, for `Taps` taps and members from `First`. Of neighbouring
+// taps a cell meets as many gradients; at the ends of a row, where it meets fewer, and of other
+// taps each goes through cells of its own.
 template <typename T, int Width, int First, int Taps, bool Neighbours, int... I>
 inline __attribute__((always_inline)) void add_group_products(const GroupProducts<T>& p, int64_t v,
                                                               const DepthwiseTap* taps,
                                                               std::integer_sequence<int, I...>) {
   using V = Vec<Sum<T>>;
-  constexpr int kMembers = sizeof...(I), kBefore = Neighbours ? Taps - 1 : 0;
+  using M = Members<T, Width>;
+  constexpr int kMembers = sizeof...(I), kBefore = Taps - 1;
   const int64_t back = to_group<T, Width>(v, p.cells_vector);
   V sum[Taps][kMembers];
   const T* from[Taps];
-#pragma GCC unroll 16
+#pragma GCC unroll 3
   for (int t = 0; t < Taps; ++t) {
     ((sum[t][I] = V::zero()), ...);
     from[t] = p.cells + v * p.cells_vector + taps[t].cells;
   }
   for (int64_t row = 0; row < p.rows; ++row) {
-    const T* gradients = p.gradients + v * p.gradient_vector + row * p.gradient_row;
-    V gradient[kBefore + 1];
+    const T* const gradients = p.gradients + v * p.gradient_vector + row * p.gradient_row;
+    const int64_t first = row * p.cells_row;
+    if constexpr (!Neighbours) {
+      for (int64_t j = 0; j < p.count; ++j) {
+        const V gradient = get(gradients + j * p.gradient_step);
 #pragma GCC unroll 3
-    for (int t = 0; t <= kBefore; ++t) gradient[t] = V::zero();
-    int64_t at = row * p.cells_row;
-    for (int64_t j = 0; j < p.count + kBefore; ++j, at += p.step) {
+        for (int t = 0; t < Taps; ++t) {
+          const M cell = M::load(from[t] + first + j * p.step, back, p.cells_vector);
+          ((sum[t][I] = sum[t][I].fused_add(gradient, cell.template spread<First + I>())), ...);
+        }
+      }
+      continue;
+    }
+    V gradient[Taps];
+    if (p.count > kBefore) {
+#pragma GCC unroll 3
+      for (int t = 1; t < Taps; ++t) {
+        gradient[t - 1] = get(gradients + (kBefore - t) * p.gradient_step);
+      }
+    }
+    for (int64_t j = kBefore; j < p.count; ++j) {
 #pragma GCC unroll 3
       for (int t = kBefore; t > 0; --t) gradient[t] = gradient[t - 1];
-      gradient[0] = j < p.count ? get(gradients) : V::zero();
-      gradients += p.gradient_step;
-      if constexpr (Neighbours) {
-        const auto cell = Members<T, Width>::load(from[0] + at, back, p.cells_vector);
-        (add_to_all<I>(sum, gradient, cell.template spread<First + I>()), ...);
-      } else {
-#pragma GCC unroll 16
-        for (int t = 0; t < Taps; ++t) {
-          const auto cell = Members<T, Width>::load(from[t] + at, back, p.cells_vector);
-          ((sum[t][I] = sum[t][I].fused_add(gradient[0], cell.template spread<First + I>())), ...);
-        }
+      gradient[0] = get(gradients + j * p.gradient_step);
+      const M cell = M::load(from[0] + first + j * p.step, back, p.cells_vector);
+      (add_to_all<I>(sum, gradient, cell.template spread<First + I>()), ...);
+    }
+#pragma GCC unroll 3
+    for (int t = 0; t < Taps; ++t) {
+      for (int64_t j = 0; j < p.count; ++j) {
+        if (j == kBefore - t && j < p.count - t) j = p.count - t;  // those between are done
+        if (j == p.count) break;
+        const V at = get(gradients + j * p.gradient_step);
+        const M cell = M::load(from[t] + first + j * p.step, back, p.cells_vector);
+        ((sum[t][I] = sum[t][I].fused_add(at, cell.template spread<First + I>())), ...);
       }
     }
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 3
   for (int t = 0; t < Taps; ++t) {
     Sum<T>* to = p.sums + v * p.sums_vector + taps[t].weight + First * V::kLanes;
 #pragma GCC unroll 16
@@ -316,9 +334,9 @@ template <typename T>
 const GroupKernels<T>& group_kernels(int64_t width) {
   constexpr std::make_integer_sequence<int, kPixelsAtOnce> kPixels;
   static constexpr GroupKernels<T> kByWidth[] = {
-      group_kernels_of<T, 2>(kPixels),    group_kernels_of<T, 4>(kPixels),
-      group_kernels_of<T, 8>(kPixels),    group_kernels_of < T,
-      kWidestGroup<16 ? 8 : 16>(kPixels), group_kernels_of<T, kWidestGroup>(kPixels)};
+      group_kernels_of<T, 2>(kPixels), group_kernels_of<T, 4>(kPixels),
+      group_kernels_of<T, 8>(kPixels), group_kernels_of<T, (kWidestGroup > 8 ? 16 : 8)>(kPixels),
+      group_kernels_of<T, kWidestGroup>(kPixels)};
   int index = 0;
   for (; width > 2; width /= 2) ++index;
   return kByWidth[index];
