@@ -1,5 +1,5 @@
 // Convolution in bfloat16 on processors that multiply it: implicit GEMM over pairs of channels, and
-// of pixels in the weight gradient, and depthwise convolution in channels_last; summed in float32
+// of pixels in the weight gradient, and narrow groups in channels_last; summed in float32
 // and rounded once.
 #pragma once
 
@@ -19,7 +19,8 @@ void input_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_o
 void weight_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_output,
                               const Tensor& input, const Tensor& grad_weight);
 
-// Whether the functions below serve a depthwise convolution: whole vectors of channels, innermost.
+// Whether the functions below serve a convolution: narrow groups in whole vectors of channels,
+// innermost.
 bool depthwise_in_bfloat16(const cpu::Convolution& shape);
 
 // The forward pass or, where `gradient`, that of the input: see `depthwise`.

@@ -133,7 +133,8 @@ void each_region(const cpu::Convolution& c, const Regions& pays, const F& f) {
 
 // f(one tap of the convolution, with the pixels whose windows it joins to a cell of the input; its
 // offset in the input, in the weight and in the output) for all taps, if at most three quarters of
-// the products are with such cells; whether it was so. A tap that meets no cell has no pixels.
+// the products are with such cells, and taps have some hundred pixels on the average; whether it
+// was so. A tap that meets no cell has no pixels.
 template <typename F>
 bool each_tap(const cpu::Convolution& c, const F& f) {
   double inside = 1.0;
@@ -151,7 +152,9 @@ bool each_tap(const cpu::Convolution& c, const F& f) {
     }
     inside *= static_cast<double>(sum) / static_cast<double>(c.out[axis] * c.filter[axis]);
   }
-  if (c.taps() == 1 || inside > 0.75) return false;
+  constexpr double kPixels = 256.0;
+  const bool small = inside * static_cast<double>(c.pixels()) < kPixels;
+  if (c.taps() == 1 || inside > 0.75 || small) return false;
   for (int64_t index = 0; index < c.taps(); ++index) {
     cpu::Convolution part = c;
     int64_t input = 0, weight = 0, output = 0, rest = index;

@@ -111,7 +111,7 @@ SAMPLES = [
     Sample("patches and a border", 2, 5, 6, (13, 11), (4, 2), stride=(4, 2)),
     Sample("patches beyond the end", 2, 3, 4, (5, 7), (2, 2), stride=2, padding=(0, 1, 0, 1)),
     Sample("dilated, mostly padding", 2, 5, 18, (28, 27), (3, 3), padding=12, dilation=12),
-    Sample("dilated, all taps but one in padding", 2, 5, 18, (9, 8), (3, 3), 1, 12, 12),
+    Sample("dilated, all taps but one in padding", 2, 5, 18, (30, 40), (3, 3), 1, 45, 45),
     Sample("dilated, padding behind", 1, 3, 5, (40, 30), (3, 2), (2, 1), (2, 9, 16, 0), (16, 9)),
     Sample("pointwise, long rows", 2, 33, 20, (3, 121), (1, 1), stride=2),
     Sample("pointwise, two blocks", 1, 300, 45, (2, 60), (1, 1), stride=(2, 1)),

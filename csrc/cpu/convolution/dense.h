@@ -196,8 +196,8 @@ void dense_weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first,
   T gradients[kFewPixels * kRows], last_cells[kFewPixels * kCols], tile[kRows * kCols];
   for (int64_t c0 = 0; c0 < c.C; c0 += block) {
     const int64_t c1 = c0 + block < c.C ? c0 + block : c.C;
-    if (c1 % kCols != 0) {
-      const int64_t rest = c1 % kCols;
+    const int64_t rest = c1 % kCols;  // of the last block, beside whole tiles
+    if (rest != 0) {
       copy_rows(p.input + c1 - rest, step, 1, 0, rest, kCols, pixels, last_cells, kCols);
     }
     for (int64_t k = first; k < last; k += kRows) {
@@ -209,8 +209,7 @@ void dense_weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first,
       for (int64_t i = c0; i + kCols <= c1; i += kCols) {
         multiply<T, true>(rows, pixels, gradients, kRows, p.input + i, step, to + i, finish);
       }
-      if (c1 % kCols != 0) {
-        const int64_t rest = c1 % kCols;
+      if (rest != 0) {
         multiply<T, true>(rows, pixels, gradients, kRows, last_cells, kCols, tile, Finish<T>{});
         put_rows<T>(tile, rows, rest, to + c1 - rest, c.weight.k);
       }

@@ -92,7 +92,7 @@ Depthwise plan_depthwise(const Convolution& shape, bool gradient, int64_t thread
     if (cut.at_once == 1 || cut.vector * (innermost ? all : 1) <= most) break;
   }
   cut.weights = c.taps() * depthwise_tap<T>(cut);
-  cut.vectors = (cut.in_place ? kDepthwiseFilters / cut.weights : most / cut.vector);
+  cut.vectors = cut.in_place ? kDepthwiseFilters / cut.weights : most / cut.vector;
   if (cut.vectors < 1) cut.vectors = 1;
   if (cut.vectors > all) cut.vectors = all;
   cut.blocks = divide_up(all, cut.vectors);

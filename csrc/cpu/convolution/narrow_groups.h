@@ -2,7 +2,8 @@
 // convolution (depthwise.h) uses where a group has more than one channel. Vectors run along the
 // channels, so that one holds several groups; a tap of the filter meets each channel of a group in
 // turn, spread to the lanes of all of the group's filters. Three taps side by side meet the same
-// cells, so that what is spread serves all three. Included by isa/*.cpp (see vec.h).
+// cells, so that what is spread serves all three. The runs and their taps are depthwise.h's too.
+// Included by isa/*.cpp (see vec.h).
 
 // Where a tap of the filter meets a row of the result, in elements from a vector's first.
 struct DepthwiseTap {
