@@ -68,6 +68,10 @@
   X(winograd_weight, void,                                                                      \
     (const WinogradWeightGradient<T>&, int64_t g, int64_t panel, const T* sums, int64_t parts,  \
      int64_t part_stride))                                                                      \
+  X(winograd_weight_workspace, int64_t, (const Winograd&))                                      \
+  X(winograd_weight_panels, void,                                                               \
+    (const WinogradWeightGradient<T>&, int64_t g, int64_t first, int64_t last, const T* tiles,  \
+     T* workspace))                                                                             \
   X(split_phases, void, (const Convolution&, const T* input, int64_t c0, int64_t c1, T* to))    \
   X(join_phases, void, (const Convolution&, const T* from, int64_t c0, int64_t c1, T* input))   \
   X(plan_band, Band, (const Convolution&))                                                      \

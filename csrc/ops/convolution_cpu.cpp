@@ -57,6 +57,7 @@ constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
 constexpr int64_t kKeptFilters = 1 << 22;     // elements: read again for every shared block
 constexpr int64_t kPhaseMemory = 1 << 20;     // elements of images by phases, per thread
 constexpr int64_t kWinogradMemory = 1 << 20;  // elements of a shared block, per thread
+constexpr int64_t kGradientMemory = 7 << 18;  // of a weight gradient's, best without any other
 
 template <typename T>
 WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, bool weight_gradient) {
@@ -66,7 +67,8 @@ WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, bool we
   WinogradCut cut{plan(weight_gradient ? 2 * kOwnBlock : kOwnBlock), false};
   const int64_t filters = cpu::kTileCells * shape.C * shape.K;
   if (filters <= kOwnFilters && cut.plan.blocks * shape.G >= threads) return cut;
-  const int64_t most = kWinogradMemory * threads / (cpu::kTileCells * (shape.C + 64 * threads));
+  const int64_t memory = (weight_gradient ? kGradientMemory : kWinogradMemory) * threads;
+  const int64_t most = memory / (cpu::kTileCells * (shape.C + 64 * threads));
   return {plan(std::max(most, kLeastShared)), true};
 }
 
@@ -138,16 +140,33 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
   const auto [plan, shared] = cut_winograd<T>(shape, threads, true);
   const cpu::WinogradWeightGradient<T> p{shape, plan, input, grad_output,
                                          result.mutable_data_ptr<T>()};
-  const int64_t panel_sums = cpu::kTileCells * plan.sums_cell;
   const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
+  const auto spread = [&](int64_t g, int64_t block, int64_t by, T* tiles) {
+    const T* from = input + g * shape.input.g;
+    share(by, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
+      kernels.winograd_input(shape, plan, from, block, first, last, tiles);
+    });
+  };
+  if (shared && plan.blocks == 1) {  // the sums of a panel are complete at once
+    const int64_t each = kernels.winograd_weight_workspace(plan);
+    const Tensor memory =
+        with_huge_pages(at::empty({tiles_size + threads * each}, result.options()));
+    T* const tiles = memory.mutable_data_ptr<T>();
+    for (int64_t g = 0; g < shape.G; ++g) {
+      spread(g, 0, threads, tiles);
+      share(threads, plan.panels, [&](int64_t first, int64_t last) {
+        kernels.winograd_weight_panels(p, g, first, last, tiles,
+                                       tiles + tiles_size + at::get_thread_num() * each);
+      });
+    }
+    return;
+  }
+  const int64_t panel_sums = cpu::kTileCells * plan.sums_cell;
   const int64_t gradient_size = cpu::kTileCells * plan.panel_cell;
   const int64_t parts = shared ? 1 : std::min(threads, plan.blocks);
   const int64_t sharers = shared ? threads : 1;
-  // Where one block holds all tiles, the sums of a panel are complete at once.
-  const bool at_once = shared && plan.blocks == 1;
   const int64_t part_sums = plan.panels * panel_sums;
-  const Tensor sums = with_huge_pages(
-      at::empty({at_once ? threads * panel_sums : parts * part_sums}, result.options()));
+  const Tensor sums = with_huge_pages(at::empty({parts * part_sums}, result.options()));
   const Tensor memory = at::empty({parts * tiles_size + threads * gradient_size}, result.options());
   T* const all_tiles = memory.mutable_data_ptr<T>();
   for (int64_t g = 0; g < shape.G; ++g) {
@@ -157,18 +176,13 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
         T* const to = sums.mutable_data_ptr<T>() + part * part_sums;
         const int64_t begin = part * plan.blocks / parts, end = (part + 1) * plan.blocks / parts;
         for (int64_t block = begin; block < end; ++block) {
-          share(sharers, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
-            kernels.winograd_input(shape, plan, input + g * shape.input.g, block, first, last,
-                                   tiles);
-          });
+          spread(g, block, sharers, tiles);
           share(sharers, plan.panels, [&](int64_t first, int64_t last) {
-            const int64_t thread = at::get_thread_num();
-            T* const gradients = all_tiles + parts * tiles_size + thread * gradient_size;
+            T* const gradients =
+                all_tiles + parts * tiles_size + at::get_thread_num() * gradient_size;
             for (int64_t panel = first; panel < last; ++panel) {
-              T* const panel_to = to + (at_once ? thread : panel) * panel_sums;
-              kernels.winograd_gradient_panel(p, g, block, panel, tiles, gradients, panel_to,
-                                              block > begin);
-              if (at_once) kernels.winograd_weight(p, g, panel, panel_to, 1, 0);
+              kernels.winograd_gradient_panel(p, g, block, panel, tiles, gradients,
+                                              to + panel * panel_sums, block > begin);
             }
           });
         }
@@ -179,7 +193,6 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
     } else {
       at::parallel_for(0, parts, 1, run);
     }
-    if (at_once) continue;
     share(threads, plan.panels, [&](int64_t first, int64_t last) {
       for (int64_t panel = first; panel < last; ++panel) {
         kernels.winograd_weight(p, g, panel, sums.const_data_ptr<T>() + panel * panel_sums, parts,

@@ -190,7 +190,9 @@ inline int64_t tiles_in_block(const Winograd& plan, int64_t block) {
 // Filters
 // ---------------------------------------------------------------------------------------------
 
-constexpr int64_t kFilterSteps = 8;  // channels of a vector of filters gathered at once
+// Channels of a vector of filters that are gathered at once: 5 x 5 of them fill half of L1.
+template <int R>
+constexpr int64_t kFilterSteps = R == 3 ? 16 : 8;
 
 // Filters of one vector of lanes, for channels c <= j < c + steps: staged[step][tap][lane].
 template <typename T>
@@ -227,6 +229,24 @@ inline void gather_filters(const Convolution& shape, const T* weight, int64_t la
   }
 }
 
+// The reverse, to the weight gradient.
+template <typename T>
+inline void scatter_filters(const Convolution& shape, const T* staged, int64_t lanes, int64_t steps,
+                            T* weight) {
+  constexpr int64_t kLanes = Vec<T>::kLanes;
+  const int64_t r = shape.filter[1], taps = r * r;
+  const int64_t step = shape.weight.c, row = shape.weight.spatial[1],
+                cell = shape.weight.spatial[2];
+  const int64_t lane = shape.weight.k;
+  if (lane != 1 && cell == 1 && row == r && step == taps) {
+    return scatter_lanes(staged, kLanes, steps * taps, weight, lane, lanes, 1);
+  }
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    scatter_lanes(staged + tap * kLanes, taps * kLanes, steps,
+                  weight + tap / r * row + tap % r * cell, lane, lanes, step);
+  }
+}
+
 // The transformed filters of one panel, for channels first <= c < last: to[cell][c -
 // first][filter].
 template <typename T, int R>
@@ -235,14 +255,14 @@ void evaluate_filters(const WinogradForward<T>& p, int64_t g, int64_t panel, int
   using V = typename Vec<T>::Lanes;
   constexpr int64_t kLanes = Vec<T>::kLanes, kCols = Tile<T>::kCols;
   const Convolution& shape = p.shape;
-  alignas(64) T staged[kFilterSteps * R * R * kLanes];
+  alignas(64) T staged[kFilterSteps<R> * R * R * kLanes];
   for (int64_t half = 0; half < kCols; half += kLanes) {
     const int64_t k = panel * kCols + half;
     int64_t lanes = shape.K - k < kLanes ? shape.K - k : kLanes;
     if (lanes < 0) lanes = 0;
     const T* weight = p.weight + g * shape.weight.g + k * shape.weight.k;
-    for (int64_t c = first; c < last; c += kFilterSteps) {
-      const int64_t steps = last - c < kFilterSteps ? last - c : kFilterSteps;
+    for (int64_t c = first; c < last; c += kFilterSteps<R>) {
+      const int64_t steps = last - c < kFilterSteps<R> ? last - c : kFilterSteps<R>;
       gather_filters(shape, weight + c * shape.weight.c, lanes, steps, staged);
       for (int64_t j = 0; j < steps; ++j) {
         V down[kSide][R];
@@ -494,91 +514,150 @@ void winograd_panels(const WinogradForward<T>& p, int64_t g, int64_t block, int6
   }
 }
 
-// Elements of the sums of one panel of a weight gradient: sums[cell][channel][filter].
-inline int64_t winograd_sums_size(const Winograd& plan) { return kTileCells * plan.sums_cell; }
-
-// Adds the products of a block to the sums of one panel, or starts them where `accumulate` is
-// false. gradients: 36 panel_cell elements.
+// What a block adds to the sums of some panels for channels first <= c < last: sums[cell][c -
+// first][filter], `sums_cell` elements from cell to cell, for each panel.
 template <typename T>
-void winograd_gradient_panel(const WinogradWeightGradient<T>& p, int64_t g, int64_t block,
-                             int64_t panel, const T* tiles, T* gradients, T* sums,
-                             bool accumulate) {
+void add_gradient_products(const Winograd& plan, int64_t count, int64_t panels, int64_t first,
+                           int64_t last, const T* tiles, const T* gradients, T* sums,
+                           int64_t sums_cell, bool accumulate) {
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
-  const Convolution& shape = p.shape;
-  const Winograd& plan = p.plan;
-  const T* grad_output = p.grad_output + g * shape.output.g;
-  const int64_t count = tiles_in_block(plan, block);
-  const int64_t parts = divide_up(shape.C, kRows);
-  if (plan.m == 4) {
-    evaluate_gradient<T, 4>(shape, plan, grad_output, block, panel, gradients);
-  } else {
-    evaluate_gradient<T, 2>(shape, plan, grad_output, block, panel, gradients);
-  }
+  const int64_t channels = last - first, parts = divide_up(channels, kRows);
   for (int64_t cell = 0; cell < kTileCells; ++cell) {
-    for (int64_t part = 0; part < parts; ++part) {
-      const int64_t c = part * shape.C / parts, rows = (part + 1) * shape.C / parts - c;
-      T* to = sums + cell * plan.sums_cell + c * kCols;
-      for (int64_t t = 0; t < count; t += kTileBlock) {
-        const int64_t here = count - t < kTileBlock ? count - t : kTileBlock;
-        Finish<T> finish;
-        finish.accumulate = accumulate || t > 0;
-        multiply<T, true>(rows, here, tiles + cell * plan.channel_cell + t * plan.channel_row + c,
-                          plan.channel_row, gradients + cell * plan.panel_cell + t * kCols, kCols,
-                          to, finish);
+    for (int64_t t = 0; t < count; t += kTileBlock) {
+      const int64_t here = count - t < kTileBlock ? count - t : kTileBlock;
+      Finish<T> finish;
+      finish.accumulate = accumulate || t > 0;
+      for (int64_t part = 0; part < parts; ++part) {
+        const int64_t c = part * channels / parts, rows = (part + 1) * channels / parts - c;
+        const T* const from = tiles + cell * plan.channel_cell + t * plan.channel_row + first + c;
+        for (int64_t i = 0; i < panels; ++i) {
+          const T* const by = gradients + (i * kTileCells + cell) * plan.panel_cell + t * kCols;
+          T* const to = sums + (i * kTileCells + cell) * sums_cell + c * kCols;
+          multiply<T, true>(rows, here, from, plan.channel_row, by, kCols, to, finish);
+        }
       }
     }
   }
 }
 
-// The sums of one panel, of which there are `parts` `part_stride` apart, to the weight gradient.
+// The sums of one panel, of which there are `parts` `part_stride` apart, to the weight gradient of
+// channels first <= c < last.
 template <typename T, int R>
-void collect_weight(const WinogradWeightGradient<T>& p, int64_t g, int64_t panel, const T* sums,
-                    int64_t parts, int64_t part_stride) {
+void collect_weight(const WinogradWeightGradient<T>& p, int64_t g, int64_t panel, int64_t first,
+                    int64_t last, const T* sums, int64_t sums_cell, int64_t parts,
+                    int64_t part_stride) {
   using V = typename Vec<T>::Lanes;
   constexpr int64_t kLanes = Vec<T>::kLanes, kCols = Tile<T>::kCols;
   const Convolution& shape = p.shape;
   const FilterStrides& to = shape.weight;
-  alignas(64) T staged[R * R * kLanes];
+  alignas(64) T staged[kFilterSteps<R> * R * R * kLanes];
   for (int64_t half = 0; half < kCols; half += kLanes) {
     const int64_t k = panel * kCols + half;
     const int64_t lanes = shape.K - k < kLanes ? shape.K - k : kLanes;
     if (lanes <= 0) return;
-    for (int64_t c = 0; c < shape.C; ++c) {
-      const T* from = sums + c * kCols + half;
-      V down[R][kSide];
-      for (int s = 0; s < kSide; ++s) {
-        V column[kSide], result[R];
-        for (int t = 0; t < kSide; ++t) {
-          const T* cell = from + (t * kSide + s) * p.plan.sums_cell;
-          column[t] = Vec<T>::load(cell).lanes;
-          for (int64_t part = 1; part < parts; ++part) {
-            column[t] += Vec<T>::load(cell + part * part_stride).lanes;
+    for (int64_t c = first; c < last; c += kFilterSteps<R>) {
+      const int64_t steps = last - c < kFilterSteps<R> ? last - c : kFilterSteps<R>;
+      for (int64_t j = 0; j < steps; ++j) {
+        const T* from = sums + (c + j - first) * kCols + half;
+        V down[R][kSide];
+        for (int s = 0; s < kSide; ++s) {
+          V column[kSide], result[R];
+          for (int t = 0; t < kSide; ++t) {
+            const T* cell = from + (t * kSide + s) * sums_cell;
+            column[t] = Vec<T>::load(cell).lanes;
+            for (int64_t part = 1; part < parts; ++part) {
+              column[t] += Vec<T>::load(cell + part * part_stride).lanes;
+            }
+          }
+          collect<T, R>(column, result);
+          for (int t = 0; t < R; ++t) down[t][s] = result[t];
+        }
+        for (int t = 0; t < R; ++t) {
+          V result[R];
+          collect<T, R>(down[t], result);
+          for (int s = 0; s < R; ++s) {
+            Vec<T>{result[s]}.store(staged + ((j * R + t) * R + s) * kLanes);
           }
         }
-        collect<T, R>(column, result);
-        for (int t = 0; t < R; ++t) down[t][s] = result[t];
       }
-      for (int t = 0; t < R; ++t) {
-        V result[R];
-        collect<T, R>(down[t], result);
-        for (int s = 0; s < R; ++s) Vec<T>{result[s]}.store(staged + (t * R + s) * kLanes);
-      }
-      T* weight = p.grad_weight + g * to.g + k * to.k + c * to.c;
-      if (to.spatial[1] == R * to.spatial[2]) {
-        scatter_lanes(staged, kLanes, R * R, weight, to.k, lanes, to.spatial[2]);
-      } else {
-        for (int t = 0; t < R; ++t) {
-          scatter_lanes(staged + t * R * kLanes, kLanes, R, weight + t * to.spatial[1], to.k, lanes,
-                        to.spatial[2]);
-        }
-      }
+      scatter_filters(shape, staged, lanes, steps, p.grad_weight + g * to.g + k * to.k + c * to.c);
     }
   }
+}
+
+template <typename T>
+void collect_weight(const WinogradWeightGradient<T>& p, int64_t g, int64_t panel, int64_t first,
+                    int64_t last, const T* sums, int64_t sums_cell, int64_t parts,
+                    int64_t part_stride) {
+  const auto function = p.plan.r == 3 ? collect_weight<T, 3> : collect_weight<T, 5>;
+  function(p, g, panel, first, last, sums, sums_cell, parts, part_stride);
+}
+
+// Transformed tiles of the output gradient of one panel.
+template <typename T>
+void winograd_gradient(const WinogradWeightGradient<T>& p, int64_t g, int64_t block, int64_t panel,
+                       T* gradients) {
+  const T* grad_output = p.grad_output + g * p.shape.output.g;
+  if (p.plan.m == 4) {
+    evaluate_gradient<T, 4>(p.shape, p.plan, grad_output, block, panel, gradients);
+  } else {
+    evaluate_gradient<T, 2>(p.shape, p.plan, grad_output, block, panel, gradients);
+  }
+}
+
+// Adds the products of a block to the sums of one panel, sums[cell][channel][filter], or starts
+// them where `accumulate` is false. gradients: 36 panel_cell elements.
+template <typename T>
+void winograd_gradient_panel(const WinogradWeightGradient<T>& p, int64_t g, int64_t block,
+                             int64_t panel, const T* tiles, T* gradients, T* sums,
+                             bool accumulate) {
+  winograd_gradient(p, g, block, panel, gradients);
+  add_gradient_products(p.plan, tiles_in_block(p.plan, block), 1, 0, p.shape.C, tiles, gradients,
+                        sums, p.plan.sums_cell, accumulate);
 }
 
 template <typename T>
 void winograd_weight(const WinogradWeightGradient<T>& p, int64_t g, int64_t panel, const T* sums,
                      int64_t parts, int64_t part_stride) {
-  if (p.plan.r == 3) return collect_weight<T, 3>(p, g, panel, sums, parts, part_stride);
-  collect_weight<T, 5>(p, g, panel, sums, parts, part_stride);
+  collect_weight(p, g, panel, 0, p.shape.C, sums, p.plan.sums_cell, parts, part_stride);
+}
+
+// Where one block holds all tiles, sums are complete at once: those of some channels, which stay in
+// the cache. Two panels take turns where tiles are so many that the cache holds neither's.
+constexpr int64_t kWeightChannels = 64;
+constexpr int64_t kManyTiles = 128;
+
+template <typename T>
+constexpr int64_t kOwnSumsCell = kWeightChannels * Tile<T>::kCols + Vec<T>::kLanes;
+
+inline int64_t weight_panels(const Winograd& plan) { return plan.tiles() > kManyTiles ? 2 : 1; }
+
+// Elements of workspace for `winograd_weight_panels`.
+template <typename T>
+int64_t winograd_weight_workspace(const Winograd& plan) {
+  return weight_panels(plan) * kTileCells * (plan.panel_cell + kOwnSumsCell<T>);
+}
+
+// The weight gradient of panels first <= i < last of a group.
+template <typename T>
+void winograd_weight_panels(const WinogradWeightGradient<T>& p, int64_t g, int64_t first,
+                            int64_t last, const T* tiles, T* workspace) {
+  const Winograd& plan = p.plan;
+  const int64_t most = weight_panels(plan), sums_size = kTileCells * kOwnSumsCell<T>;
+  T* const gradients = workspace + most * sums_size;
+  const int64_t C = p.shape.C, pieces = divide_up(C, kWeightChannels);
+  for (int64_t panel = first; panel < last; panel += most) {
+    const int64_t panels = last - panel < most ? last - panel : most;
+    for (int64_t i = 0; i < panels; ++i) {
+      winograd_gradient(p, g, 0, panel + i, gradients + i * kTileCells * plan.panel_cell);
+    }
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      const int64_t c0 = piece * C / pieces, c1 = (piece + 1) * C / pieces;
+      add_gradient_products(plan, plan.tiles(), panels, c0, c1, tiles, gradients, workspace,
+                            kOwnSumsCell<T>, false);
+      for (int64_t i = 0; i < panels; ++i) {
+        collect_weight(p, g, panel + i, c0, c1, workspace + i * sums_size, kOwnSumsCell<T>, 1, 0);
+      }
+    }
+  }
 }
