@@ -119,10 +119,7 @@ Band plan_rows(const Convolution& shape, int64_t cells, int64_t steps, int64_t b
 
 template <typename T>
 Band plan_band(const Convolution& shape) {
-  // Half a panel takes half the time; where pixels are contiguous, what that gains goes into
-  // turning its sums.
-  const int64_t unit = shape.output.spatial[2] == 1 ? Tile<T>::kCols : Vec<T>::kLanes;
-  Band band = plan_rows<T>(shape, kBandCells, kPanelSteps, kBandBytes, unit);
+  Band band = plan_rows<T>(shape, kBandCells, kPanelSteps, kBandBytes, Vec<T>::kLanes);
   const int64_t pixels = band.rows * shape.out[2], cells = band.rows * band.pitch;
   band.panel = band.along_filters ? Tile<T>::kCols : BandTile<T>::kFilters;
   band.panels = divide_up(shape.K, band.panel);
@@ -456,13 +453,15 @@ void store_pixels(const Convolution& shape, const T* from, FilterRange k, const 
   using V = Vec<T>;
   constexpr int64_t kLanes = V::kLanes, kCols = Tile<T>::kCols;
   const FeatureMapStrides& s = shape.output;
-  const int64_t Q = shape.out[2];
+  // Rows that follow one another are one long row.
+  const bool even = s.spatial[1] == shape.out[2] * s.spatial[2];
+  const int64_t Q = even ? (p1 - p0) * shape.out[2] : shape.out[2];
   T cells[kBandCells * kLanes];
   for (int64_t half = 0; half < k.count(); half += kLanes) {
     const int64_t lanes = k.count() - half < kLanes ? k.count() - half : kLanes;
     V more = V::zero();
     if (bias != nullptr) more = V::load(bias + half, V::Mask::range(0, lanes));
-    for (int64_t p = p0; p < p1; ++p) {
+    for (int64_t p = p0; p < (even ? p0 + 1 : p1); ++p) {
       for (int64_t q = 0; q < Q; q += kBandCells) {
         const int64_t count = Q - q < kBandCells ? Q - q : kBandCells;
         const T* sums = from + ((p - p0) * Q + q) * kCols + half;
