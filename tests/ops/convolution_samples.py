@@ -166,6 +166,16 @@ LAYOUTS += [
     Sample(f"pointwise, {C} to {K}", 1, C, K, (9, 8), (1, 1), layout="channels_last")
     for C, K in ((512, 20), (1024, 20), (1100, 16), (1100, 32))
 ]
+LAYOUTS += [  # few filters, or in the gradient few channels: along the cells
+    replace(s, layout="channels_last")
+    for s in (
+        Sample("few filters", 2, 34, 5, (9, 40), (2, 2), padding=1),
+        Sample("few filters, one row", 2, 17, 3, (7, 19), (1, 3)),
+        Sample("first layer", 1, 3, 37, (20, 70), (3, 3), padding=1),
+        Sample("first layer, strided", 2, 3, 35, (33, 31), (3, 3), stride=2, padding=1),
+        Sample("first layer, large filters", 1, 2, 33, (23, 37), (7, 7), stride=2, padding=3),
+    )
+]
 ALL = SAMPLES + LAYOUTS
 
 # Some images at a time: turned to channels_last, paired, or in float32.

@@ -327,6 +327,10 @@ LAST = {"memory_format": torch.channels_last}
         ((4, 64, 28, 28), (64, 64, 3, 3), {"padding": 12, "dilation": 12}, "implicit_gemm"),
         ((4, 3, 224, 224), (768, 3, 16, 16), {"stride": 16}, "implicit_gemm"),  # no overlap
         ((4, 64, 56, 56), (64, 64, 2, 2), {}, "implicit_gemm"),  # few taps
+        ((4, 64, 56, 56), (15, 64, 2, 2), LAST, "direct"),  # few filters
+        ((4, 64, 56, 56), (16, 64, 2, 2), LAST, "implicit_gemm"),
+        ((4, 64, 56, 56), (15, 64, 1, 1), LAST, "implicit_gemm"),
+        ((4, 64, 56, 56), (15, 64, 2, 2), {}, "implicit_gemm"),
         ((4, 64, 224, 224), (64, 64, 3, 3), {"stride": 2, **LAST}, "implicit_gemm"),
         ((4, 64, 31, 31), (64, 64, 3, 3), {"padding": 1, "stride": 2}, "direct"),  # 16 cells to a row
         ((4, 64, 29, 29), (64, 64, 3, 3), {"padding": 1, "stride": 2}, "implicit_gemm"),  # turned

@@ -103,6 +103,9 @@ Band plan_rows(const Convolution& shape, int64_t cells, int64_t steps, int64_t b
   constexpr int64_t kWhole = kGradientBandBytes / static_cast<int64_t>(sizeof(T));
   if (shape.reduction() <= steps && shape.C * map <= kWhole) band.channels = shape.C;
   if (band.channels * shape.taps() > steps) band.channels = steps / shape.taps();
+  // Where they are innermost in memory, whole vectors of channels are turned at once.
+  const bool fits = kLanes * shape.taps() <= steps && kLanes * map <= kWhole;
+  if (shape.input.c == 1 && band.channels < kLanes && fits) band.channels = kLanes;
   if (band.channels < 1) band.channels = 1;
   if (band.channels > shape.C) band.channels = shape.C;
   band.blocks = divide_up(shape.C, band.channels);

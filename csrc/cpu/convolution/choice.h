@@ -145,17 +145,21 @@ inline bool winograd_saves(const Convolution& c, const Convolution& served, doub
   return static_cast<double>(kTileCells * plan.tiles() * served.C) <= part * direct;
 }
 
-constexpr int64_t kFewTaps = 4;  // pack as fast as a band is copied
+constexpr int64_t kFewTaps = 4;     // pack as fast as a band is copied
+constexpr int64_t kFewColumns = 16;  // filters: a panel of which would be more than half empty
 
 // Whether direct convolution pays in the forward pass, and in each phase of the input gradient:
 // where so many windows share a cell that patches are worth not packing. Filters of one cell, such
 // as cover their input and such as do not overlap are plain products; a cell that is far from its
 // neighbours makes for a long band; and in channels_last whole pixels are packed at once, where
-// they have channels enough, so that half the windows are too few.
+// they have channels enough, so that half the windows are too few. There few filters (an image's
+// channels, in the gradient of a first layer) are worth a band from two taps on: along its cells.
 inline bool direct_pays(const Convolution& c) {
   const bool apart = c.stride[1] >= c.filter[1] && c.stride[2] >= c.filter[2];
   const int64_t reach = (c.filter[2] - 1) * c.dilation[2] / c.stride[2];
-  if (!direct_serves(c) || c.taps() <= kFewTaps || apart || 2 * reach > c.out[2]) return false;
+  const bool few = c.innermost() && c.K < kFewColumns && c.taps() > 1;
+  if (!direct_serves(c) || (c.taps() <= kFewTaps && !few)) return false;
+  if (apart || 2 * reach > c.out[2]) return false;
   if (c.stride[1] * c.stride[2] > 1 && c.innermost() && c.C >= kWinogradChannels) return false;
   return least_band(c) <= kGoodBand;
 }
