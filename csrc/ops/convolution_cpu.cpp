@@ -42,10 +42,10 @@ void direct(const cpu::Convolution& shape, const T* input, const T* weight, cons
                });
 }
 
-// Winograd, in one of two ways. Where tiles are many and transformed filters small, they are
-// transformed once and each thread carries small blocks of tiles of its own from input to output.
-// Otherwise the threads share one large block. Filters are transformed once for these too if there
-// are several and the cache holds them; if not, each thread transforms them as it needs them.
+// Winograd, in one of two ways. Where tiles are many and transformed filters small, each thread
+// carries small blocks of tiles of its own from input to output. Otherwise the threads share one
+// large block. Filters are transformed once if there are several blocks and, where these are
+// shared, the cache holds them; if not, each thread transforms them as it needs them.
 struct WinogradCut {
   cpu::Winograd plan;
   bool shared;
@@ -91,7 +91,7 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
   cpu::WinogradForward<T> p{shape, plan, input, weight, bias, const_cast<T*>(frozen), output};
   Tensor filters;
   const int64_t filters_size = panels * cpu::kTileCells * plan.filter_cell;
-  const bool kept = !shared || (plan.blocks > 1 && filters_size <= kKeptFilters);
+  const bool kept = plan.blocks > 1 && (!shared || filters_size <= kKeptFilters);
   if (kept && frozen == nullptr) {
     filters = at::empty({filters_size}, like.options());
     p.filters = filters.mutable_data_ptr<T>();
@@ -147,8 +147,19 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
       kernels.winograd_input(shape, plan, from, block, first, last, tiles);
     });
   };
-  if (shared && plan.blocks == 1) {  // the sums of a panel are complete at once
-    const int64_t each = kernels.winograd_weight_workspace(plan);
+  const int64_t each = kernels.winograd_weight_workspace(plan);
+  if (!shared && plan.blocks == 1) {  // groups are shared out
+    run_tasks<T>(shape.G, threads, tiles_size + each, result,
+                 [&](int64_t first, int64_t last, T* tiles) {
+                   for (int64_t g = first; g < last; ++g) {
+                     spread(g, 0, 1, tiles);
+                     kernels.winograd_weight_panels(p, g, 0, plan.panels, tiles,
+                                                    tiles + tiles_size);
+                   }
+                 });
+    return;
+  }
+  if (plan.blocks == 1) {  // the sums of a panel are complete at once
     const Tensor memory =
         with_huge_pages(at::empty({tiles_size + threads * each}, result.options()));
     T* const tiles = memory.mutable_data_ptr<T>();
