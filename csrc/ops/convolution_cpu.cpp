@@ -149,14 +149,13 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
   };
   const int64_t each = kernels.winograd_weight_workspace(plan);
   if (!shared && plan.blocks == 1) {  // groups are shared out
-    run_tasks<T>(shape.G, threads, tiles_size + each, result,
-                 [&](int64_t first, int64_t last, T* tiles) {
-                   for (int64_t g = first; g < last; ++g) {
-                     spread(g, 0, 1, tiles);
-                     kernels.winograd_weight_panels(p, g, 0, plan.panels, tiles,
-                                                    tiles + tiles_size);
-                   }
-                 });
+    run_tasks<T>(
+        shape.G, threads, tiles_size + each, result, [&](int64_t first, int64_t last, T* tiles) {
+          for (int64_t g = first; g < last; ++g) {
+            spread(g, 0, 1, tiles);
+            kernels.winograd_weight_panels(p, g, 0, plan.panels, tiles, tiles + tiles_size);
+          }
+        });
     return;
   }
   if (plan.blocks == 1) {  // the sums of a panel are complete at once

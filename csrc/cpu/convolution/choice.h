@@ -145,7 +145,7 @@ inline bool winograd_saves(const Convolution& c, const Convolution& served, doub
   return static_cast<double>(kTileCells * plan.tiles() * served.C) <= part * direct;
 }
 
-constexpr int64_t kFewTaps = 4;     // pack as fast as a band is copied
+constexpr int64_t kFewTaps = 4;      // pack as fast as a band is copied
 constexpr int64_t kFewColumns = 16;  // filters: a panel of which would be more than half empty
 
 // Whether direct convolution pays in the forward pass, and in each phase of the input gradient:
