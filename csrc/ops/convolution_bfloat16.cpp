@@ -134,17 +134,71 @@ void convolve(const cpu::Convolution& c, const Pair* input, const Pair* filters,
   });
 }
 
+// An odd few channels in channels_last, as a first layer has: their pairs are written out anyway.
+bool rows_of_windows(const cpu::Convolution& c) {
+  constexpr int64_t kFewChannels = 16;
+  const bool together = c.input.c == 1 && c.G == 1 && c.dilation[2] == 1 && c.filter[2] > 1;
+  return together && c.C < kFewChannels && c.C % 2 == 1;
+}
+
+// With the padding beside them, some images at a time, a row of a window is one stretch of memory:
+// the channels of one tap, which those of the next pixel overlap.
+void convolve_rows(const cpu::Convolution& shape, const Tensor& input, const Tensor& weight,
+                   const float* bias, BFloat16* output, const Tensor& like) {
+  cpu::Convolution c = shape;
+  const int64_t pairs = cpu::divide_up(c.C, 2);
+  const Tensor innermost = weight.movedim(1, -1).contiguous();
+  c.weight = {0, c.taps() * c.C, 1, {c.filter[1] * c.filter[2] * c.C, c.filter[2] * c.C, c.C}};
+  Tensor filters;
+  const Pair* const w = pair_filters(innermost, c, c.K, c.C, &c.weight.k, &c.weight.c, filters);
+
+  cpu::Pairing p{};
+  p.channels = c.C;
+  p.from_channel = p.to_pair = p.size[1] = 1;
+  int64_t image = pairs, corner = 0;
+  for (int axis = cpu::kSpatial - 1; axis >= 0; --axis) {
+    const int64_t reach = (c.filter[axis] - 1) * c.dilation[axis];
+    const int64_t padded = (c.out[axis] - 1) * c.stride[axis] + reach + 1;
+    p.size[axis + 2] = std::clamp<int64_t>(padded - c.padding[axis], 0, c.in[axis]);
+    p.from_step[axis + 2] = c.input.spatial[axis];
+    p.to_step[axis + 2] = c.input.spatial[axis] = image;
+    corner += c.padding[axis] * image;
+    c.in[axis] = padded;
+    c.padding[axis] = 0;
+    image *= padded;
+  }
+  p.from_step[0] = c.input.n;
+  p.to_step[0] = c.input.n = image;
+  c.C = c.filter[2] * pairs;
+  c.filter[2] = 1;
+  const int64_t memory = at::get_num_threads() * kPairMemory;
+  const int64_t images = std::clamp<int64_t>(memory / image, 1, c.N);
+  for (int64_t first = 0; first < shape.N; first += images) {
+    c.N = p.size[0] = std::min(images, shape.N - first);
+    const Tensor padded = empty_of<Pair>(c.N * image, like).zero_();
+    Pair* const from = padded.mutable_data_ptr<Pair>();
+    p.from = bits(input) + first * p.from_step[0];
+    p.to = from + corner;
+    const int64_t grain = 32768 / std::max<int64_t>(p.size[kAxes - 1], 1);
+    at::parallel_for(0, p.rows(), std::max<int64_t>(1, grain), [&](int64_t begin, int64_t end) {
+      cpu::kernels<Pair>().pair_channels(p, begin, end);
+    });
+    convolve(c, from, w, bias, output + first * c.output.n, like);
+  }
+}
+
 }  // namespace
 
 void convolution_bfloat16(const cpu::Convolution& shape, const Tensor& input, const Tensor& weight,
                           const std::optional<Tensor>& bias, const Tensor& output) {
   cpu::Convolution c = shape;
   Tensor filters, floats;
-  const Pair* const w = pair_filters(weight, c, c.K, c.C, &c.weight.k, &c.weight.c, filters);
   if (bias.has_value()) floats = bias->to(at::kFloat).contiguous();
   const float* const b = bias.has_value() ? floats.const_data_ptr<float>() : nullptr;
-  c.C = cpu::divide_up(c.C, 2);
   BFloat16* const to = mutable_bits(output);
+  if (rows_of_windows(c)) return convolve_rows(c, input, weight, b, to, output);
+  const Pair* const w = pair_filters(weight, c, c.K, c.C, &c.weight.k, &c.weight.c, filters);
+  c.C = cpu::divide_up(c.C, 2);
   each_paired(input, c.N, c.G, shape.C, c.in, c.input,
               [&](const Pair* from, int64_t first, int64_t images) {
                 c.N = images;

@@ -183,6 +183,7 @@ IN_PARTS = [
     Sample("small maps, many", 420, 34, 33, (14, 15), (1, 1)),
     Sample("large maps of odd channels", 5, 17, 8, (150, 160), (3, 3), padding=1),
     Sample("uncovered", 5, 5, 41, (310, 301), (2, 3), stride=3),
+    Sample("odd channels", 14, 15, 3, (99, 100), (3, 3), padding=1, layout="channels_last"),
 ]
 
 # Few pixels and so many filters that they are read where they lie: dense layers.
