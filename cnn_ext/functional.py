@@ -88,7 +88,8 @@ def convolution_algorithm(
       the multiplications;
     - ``"direct"`` for filters of 5 to 1024 cells whose windows overlap, reach over no more than half a
       row of the output, and need a band of input rows that fits the cache; in channels_last with 16
-      channels or more only at stride 1, and not for small maps;
+      channels or more only at stride 1, and with fewer than 16 filters from 2 cells on; not for small
+      maps;
     - ``"implicit_gemm"`` for the rest, and for small maps, which it turns to channels_last: dense ones
       in NCHW, higher than one row, with fewer than 16 cells to a row of the output and 32 of the input,
       16 channels and filters or more and no groups; neither complex nor, in volumes, float64.
