@@ -35,6 +35,13 @@ bool paired(const BFloat16* from, const Axes& axes, const Axis& channels) {
   return even && reinterpret_cast<uintptr_t>(from) % sizeof(Pair) == 0;
 }
 
+void pair_channels(const cpu::Pairing& p) {
+  const int64_t row = std::max<int64_t>(p.size[kAxes - 1], 1);
+  at::parallel_for(0, p.rows(), std::max<int64_t>(1, 32768 / row), [&](int64_t begin, int64_t end) {
+    cpu::kernels<Pair>().pair_channels(p, begin, end);
+  });
+}
+
 // The pairs of a tensor's channels, in the order of its axes in memory; `axes` and `channels` come
 // to hold their steps. `memory` holds them, unless they are there already.
 const Pair* pair_up(const BFloat16* from, const Axes& axes, const Axis& channels,
@@ -79,10 +86,7 @@ const Pair* pair_up(const BFloat16* from, const Axes& axes, const Axis& channels
   memory = empty_of<Pair>(step, like);
   p.from = from;
   p.to = memory.mutable_data_ptr<Pair>();
-  const int64_t row = p.size[kAxes - 1];
-  at::parallel_for(0, p.rows(), std::max<int64_t>(1, 32768 / row), [&](int64_t begin, int64_t end) {
-    cpu::kernels<Pair>().pair_channels(p, begin, end);
-  });
+  pair_channels(p);
   return p.to;
 }
 
@@ -179,10 +183,7 @@ void convolve_rows(const cpu::Convolution& shape, const Tensor& input, const Ten
     Pair* const from = padded.mutable_data_ptr<Pair>();
     p.from = bits(input) + first * p.from_step[0];
     p.to = from + corner;
-    const int64_t grain = 32768 / std::max<int64_t>(p.size[kAxes - 1], 1);
-    at::parallel_for(0, p.rows(), std::max<int64_t>(1, grain), [&](int64_t begin, int64_t end) {
-      cpu::kernels<Pair>().pair_channels(p, begin, end);
-    });
+    pair_channels(p);
     convolve(c, from, w, bias, output + first * c.output.n, like);
   }
 }

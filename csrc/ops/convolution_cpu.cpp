@@ -79,6 +79,17 @@ void share(int64_t threads, int64_t count, const F& f) {
   at::parallel_for(0, count, std::max<int64_t>((count + threads - 1) / threads, 1), f);
 }
 
+// The transformed input tiles of a block.
+template <typename T>
+void spread_tiles(const cpu::Convolution& shape, const cpu::Winograd& plan, const T* input,
+                  int64_t g, int64_t block, int64_t threads, T* tiles) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  const T* const from = input + g * shape.input.g;
+  share(threads, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
+    kernels.winograd_input(shape, plan, from, block, first, last, tiles);
+  });
+}
+
 // `frozen`: filters that winograd_filters_cpu transformed before, or null.
 template <typename T>
 void winograd(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
@@ -101,19 +112,13 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
 
   const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
   const int64_t each = (kernels.winograd_workspace(plan) + 15) / 16 * 16;
-  const auto spread = [&](int64_t g, int64_t block, int64_t by, T* tiles) {
-    const T* from = input + g * shape.input.g;
-    share(by, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
-      kernels.winograd_input(shape, plan, from, block, first, last, tiles);
-    });
-  };
   if (shared) {
     const int64_t working = std::min(threads, plan.panels);
     const Tensor memory = with_huge_pages(at::empty({tiles_size + working * each}, like.options()));
     T* const tiles = memory.mutable_data_ptr<T>();
     for (int64_t task = 0; task < shape.G * plan.blocks; ++task) {
       const int64_t g = task / plan.blocks, block = task % plan.blocks;
-      spread(g, block, threads, tiles);
+      spread_tiles(shape, plan, input, g, block, threads, tiles);
       share(threads, plan.panels, [&](int64_t first, int64_t last) {
         kernels.winograd_panels(p, g, block, first, last, tiles,
                                 tiles + tiles_size + at::get_thread_num() * each);
@@ -124,7 +129,7 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
                  [&](int64_t first, int64_t last, T* tiles) {
                    for (int64_t task = first; task < last; ++task) {
                      const int64_t g = task / plan.blocks, block = task % plan.blocks;
-                     spread(g, block, 1, tiles);
+                     spread_tiles(shape, plan, input, g, block, 1, tiles);
                      kernels.winograd_panels(p, g, block, 0, plan.panels, tiles,
                                              tiles + tiles_size);
                    }
@@ -141,18 +146,12 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
   const cpu::WinogradWeightGradient<T> p{shape, plan, input, grad_output,
                                          result.mutable_data_ptr<T>()};
   const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
-  const auto spread = [&](int64_t g, int64_t block, int64_t by, T* tiles) {
-    const T* from = input + g * shape.input.g;
-    share(by, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
-      kernels.winograd_input(shape, plan, from, block, first, last, tiles);
-    });
-  };
   const int64_t each = kernels.winograd_weight_workspace(plan);
   if (!shared && plan.blocks == 1) {  // groups are shared out
     run_tasks<T>(
         shape.G, threads, tiles_size + each, result, [&](int64_t first, int64_t last, T* tiles) {
           for (int64_t g = first; g < last; ++g) {
-            spread(g, 0, 1, tiles);
+            spread_tiles(shape, plan, input, g, 0, 1, tiles);
             kernels.winograd_weight_panels(p, g, 0, plan.panels, tiles, tiles + tiles_size);
           }
         });
@@ -163,7 +162,7 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
         with_huge_pages(at::empty({tiles_size + threads * each}, result.options()));
     T* const tiles = memory.mutable_data_ptr<T>();
     for (int64_t g = 0; g < shape.G; ++g) {
-      spread(g, 0, threads, tiles);
+      spread_tiles(shape, plan, input, g, 0, threads, tiles);
       share(threads, plan.panels, [&](int64_t first, int64_t last) {
         kernels.winograd_weight_panels(p, g, first, last, tiles,
                                        tiles + tiles_size + at::get_thread_num() * each);
@@ -186,7 +185,7 @@ void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_outpu
         T* const to = sums.mutable_data_ptr<T>() + part * part_sums;
         const int64_t begin = part * plan.blocks / parts, end = (part + 1) * plan.blocks / parts;
         for (int64_t block = begin; block < end; ++block) {
-          spread(g, block, sharers, tiles);
+          spread_tiles(shape, plan, input, g, block, sharers, tiles);
           share(sharers, plan.panels, [&](int64_t first, int64_t last) {
             T* const gradients =
                 all_tiles + parts * tiles_size + at::get_thread_num() * gradient_size;

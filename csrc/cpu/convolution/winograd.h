@@ -194,25 +194,38 @@ inline int64_t tiles_in_block(const Winograd& plan, int64_t block) {
 template <int R>
 constexpr int64_t kFilterSteps = R == 3 ? 16 : 8;
 
+// Where the taps of square filters lie, whose lanes are filters.
+struct SquareFilters {
+  int64_t side, taps, lane, step, row, cell;  // step: from channel to channel
+
+  explicit SquareFilters(const Convolution& c)
+      : side(c.filter[1]),
+        taps(side * side),
+        lane(c.weight.k),
+        step(c.weight.c),
+        row(c.weight.spatial[1]),
+        cell(c.weight.spatial[2]) {}
+  int64_t at(int64_t tap) const { return tap / side * row + tap % side * cell; }
+};
+
 // Filters of one vector of lanes, for channels c <= j < c + steps: staged[step][tap][lane].
 template <typename T>
 inline void gather_filters(const Convolution& shape, const T* weight, int64_t lanes, int64_t steps,
                            T* staged) {
   constexpr int64_t kLanes = Vec<T>::kLanes;
-  const int64_t r = shape.filter[1], taps = r * r;
-  const int64_t step = shape.weight.c, row = shape.weight.spatial[1],
-                cell = shape.weight.spatial[2];
-  const int64_t lane = shape.weight.k;
-  if (lane != 1 && row == r * cell && (cell == 1 || cell == -1)) {
-    const T* first = cell == 1 ? weight : weight - (taps - 1);
-    if (step == taps) {
-      gather_lanes(first, lane, lanes, 1, steps * taps, staged, kLanes);
+  const SquareFilters f(shape);
+  const int64_t taps = f.taps;
+  if (f.lane != 1 && f.row == f.side * f.cell && (f.cell == 1 || f.cell == -1)) {
+    const T* first = f.cell == 1 ? weight : weight - (taps - 1);
+    if (f.step == taps) {
+      gather_lanes(first, f.lane, lanes, 1, steps * taps, staged, kLanes);
     } else {
       for (int64_t i = 0; i < steps; ++i) {
-        gather_lanes(first + i * step, lane, lanes, 1, taps, staged + i * taps * kLanes, kLanes);
+        gather_lanes(first + i * f.step, f.lane, lanes, 1, taps, staged + i * taps * kLanes,
+                     kLanes);
       }
     }
-    if (cell == 1) return;
+    if (f.cell == 1) return;
     for (int64_t i = 0; i < steps; ++i) {  // rotated by half a turn
       T* cells = staged + i * taps * kLanes;
       for (int64_t tap = 0; tap < taps / 2; ++tap) {
@@ -224,8 +237,8 @@ inline void gather_filters(const Convolution& shape, const T* weight, int64_t la
     return;
   }
   for (int64_t tap = 0; tap < taps; ++tap) {
-    gather_lanes(weight + tap / r * row + tap % r * cell, lane, lanes, step, steps,
-                 staged + tap * kLanes, taps * kLanes);
+    gather_lanes(weight + f.at(tap), f.lane, lanes, f.step, steps, staged + tap * kLanes,
+                 taps * kLanes);
   }
 }
 
@@ -234,16 +247,13 @@ template <typename T>
 inline void scatter_filters(const Convolution& shape, const T* staged, int64_t lanes, int64_t steps,
                             T* weight) {
   constexpr int64_t kLanes = Vec<T>::kLanes;
-  const int64_t r = shape.filter[1], taps = r * r;
-  const int64_t step = shape.weight.c, row = shape.weight.spatial[1],
-                cell = shape.weight.spatial[2];
-  const int64_t lane = shape.weight.k;
-  if (lane != 1 && cell == 1 && row == r && step == taps) {
-    return scatter_lanes(staged, kLanes, steps * taps, weight, lane, lanes, 1);
+  const SquareFilters f(shape);
+  if (f.lane != 1 && f.cell == 1 && f.row == f.side && f.step == f.taps) {
+    return scatter_lanes(staged, kLanes, steps * f.taps, weight, f.lane, lanes, 1);
   }
-  for (int64_t tap = 0; tap < taps; ++tap) {
-    scatter_lanes(staged + tap * kLanes, taps * kLanes, steps,
-                  weight + tap / r * row + tap % r * cell, lane, lanes, step);
+  for (int64_t tap = 0; tap < f.taps; ++tap) {
+    scatter_lanes(staged + tap * kLanes, f.taps * kLanes, steps, weight + f.at(tap), f.lane, lanes,
+                  f.step);
   }
 }
 
