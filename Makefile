@@ -14,7 +14,7 @@ CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc' -
 
 .PHONY: demo test notebooks docs cuda lint format build clean
 
-demo test notebooks docs lint cuda: export CNN_EXT_CUDA ?= 0
+demo test notebooks docs lint build cuda: export CNN_EXT_CUDA ?= 0
 
 demo:
 	@$(PYTHON) tools/setup_env.py train

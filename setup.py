@@ -102,13 +102,15 @@ from torch.utils import cpp_extension  # noqa: E402
 os.environ.setdefault("MAX_JOBS", str(max(1, min(os.cpu_count() or 1, 8))))
 
 DEBUG = os.environ.get("CNN_EXT_DEBUG") == "1"
-# -g0: Python brings -g, and symbols of torch's headers take half of the time to compile.
-OPTIMISATION = ["-O0", "-g"] if DEBUG else ["-O3", "-DNDEBUG", "-g0"]
+OPTIMISATION = ["-O0", "-g"] if DEBUG else ["-O3", "-DNDEBUG"]
+# Python brings -g, and debug symbols of torch's headers take about half of the time to compile.
+SYMBOLS = [] if DEBUG else ["-g0"]
 # cpp_extension does not add -fopenmp, without which at::parallel_for runs on one thread.
 OPENMP = ["-fopenmp"] if platform.system() == "Linux" else []
 WARNINGS = ["-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"]
 CXX = [
     *OPTIMISATION,
+    *SYMBOLS,
     *OPENMP,
     *WARNINGS,
     "-ffp-contract=fast",  # a * b + c is one fused operation where the target has it

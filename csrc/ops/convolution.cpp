@@ -12,10 +12,23 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <limits>
+
 #include "autograd.h"
 
 namespace cnn_ext {
 namespace {
+
+// Strides, dilations, paddings and groups are less than 2^31, and an axis has fewer than 2^62 cells,
+// so that no sum or product of a few of them overflows.
+constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMostCells = int64_t{1} << 62;
+
+void check_range(const char* op, const char* name, const SymInt& value, int64_t least,
+                 SymIntArrayRef values) {
+  TORCH_CHECK(value >= least && value <= kMost, op, ": ", name, ": expected integers of at least ",
+              least, " and less than 2^31, got ", values);
+}
 
 // One value for all axes, or one for each; `least` is the least value allowed.
 SymDimVector per_axis(const char* op, const char* name, SymIntArrayRef values, int64_t axes,
@@ -25,8 +38,7 @@ SymDimVector per_axis(const char* op, const char* name, SymIntArrayRef values, i
   SymDimVector result;
   for (int64_t axis = 0; axis < axes; ++axis) {
     result.push_back(values.size() == 1 ? values[0] : values[axis]);
-    TORCH_CHECK(result.back() >= least, op, ": ", name, ": expected integers of at least ", least,
-                ", got ", values);
+    check_range(op, name, result.back(), least, values);
   }
   return result;
 }
@@ -39,14 +51,15 @@ Parameters make_parameters(const char* op, int64_t axes, SymIntArrayRef stride,
   p.stride = per_axis(op, "stride", stride, axes, 1);
   p.dilation = per_axis(op, "dilation", dilation, axes, 1);
   p.groups = std::move(groups);
-  TORCH_CHECK(p.groups >= 1, op, ": groups: expected an integer of at least 1, got ", p.groups);
+  TORCH_CHECK(p.groups >= 1 && p.groups <= kMost, op, ": groups: expected an integer of at least 1 ",
+              "and less than 2^31, got ", p.groups);
   if (axes > 0 && static_cast<int64_t>(padding.size()) == 2 * axes) {
     // In the order of torch.nn.functional.pad: the last axis first, before and after.
     for (int64_t axis = axes - 1; axis >= 0; --axis) {
       p.padding_before.push_back(padding[2 * axis]);
       p.padding_after.push_back(padding[2 * axis + 1]);
-      TORCH_CHECK(p.padding_before.back() >= 0 && p.padding_after.back() >= 0, op,
-                  ": padding: expected integers of at least 0, got ", padding);
+      check_range(op, "padding", p.padding_before.back(), 0, padding);
+      check_range(op, "padding", p.padding_after.back(), 0, padding);
     }
   } else {
     TORCH_CHECK(padding.size() == 1 || static_cast<int64_t>(padding.size()) == axes, op,
@@ -67,6 +80,12 @@ SymDimVector output_size(const char* op, SymIntArrayRef input, SymIntArrayRef we
   TORCH_CHECK(input.size() == weight.size(), op, ": input: expected ", weight.size(),
               " dimensions (N, C and ", axes, " spatial) beside a weight of shape ", weight,
               ", got shape ", input);
+  for (const SymInt& cells : input) {
+    TORCH_CHECK(cells < kMostCells, op, ": input: expected fewer than 2^62 cells along every axis, ",
+                "got shape ", input);
+  }
+  TORCH_CHECK(weight[1] <= kMostCells / p.groups, op, ": groups: expected fewer than 2^62 channels ",
+              "in all, got ", p.groups, " groups of ", weight[1], " (a weight of shape ", weight, ")");
   TORCH_CHECK(input[1] == weight[1] * p.groups, op, ": input: expected ", weight[1] * p.groups,
               " channels (groups ", p.groups, " x ", weight[1], " of a weight of shape ", weight,
               "), got ", input[1], " in shape ", input);
@@ -77,6 +96,9 @@ SymDimVector output_size(const char* op, SymIntArrayRef input, SymIntArrayRef we
     const SymInt& filter = weight[axis + 2];
     TORCH_CHECK(filter >= 1, op, ": weight: expected a filter of at least 1 cell along every axis,",
                 " got shape ", weight);
+    TORCH_CHECK(filter <= kMostCells / p.dilation[axis], op, ": weight: expected a filter that ",
+                "reaches over fewer than 2^62 cells, got shape ", weight, " with dilation ",
+                SymIntArrayRef(p.dilation));
     const SymInt padded = input[axis + 2] + p.padding_before[axis] + p.padding_after[axis];
     const SymInt extent = p.dilation[axis] * (filter - 1) + 1;
     TORCH_CHECK(input[axis + 2] >= 1 && padded >= extent, op, ": input: expected a padded size of ",

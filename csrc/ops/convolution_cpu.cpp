@@ -674,18 +674,23 @@ Tensor convolve(const Tensor& input, const Tensor& weight, const std::optional<T
   const auto named = named_algorithm("convolution", algorithm, weight.sym_sizes(), p);
   if (output.numel() == 0) return output;
   with_huge_pages(output);
+  if (weight.numel() == 0) {  // a sum over no channels
+    Tensor sum = output.zero_();
+    add_bias(sum, bias);
+    return relu ? output.relu_() : output;
+  }
 
   auto shape = describe(input, weight, output, p);
   shape.relu = relu;
   const Algorithm chosen = chosen_for(input, named, shape);
-  if (weight.numel() != 0 && turns(input, chosen, shape)) {
+  if (turns(input, chosen, shape)) {
     turned(input, output, [&](const Tensor& x) {
       return convolve(x, weight, bias, filters, stride, padding, dilation, groups, relu,
                       name_of(chosen));
     });
     return output;
   }
-  if (weight.numel() != 0 && multiplied(input) && chosen == Algorithm::implicit_gemm) {
+  if (multiplied(input) && chosen == Algorithm::implicit_gemm) {
     convolution_bfloat16(shape, input, weight, bias, output);
     return output;
   }
@@ -710,7 +715,7 @@ Tensor convolve(const Tensor& input, const Tensor& weight, const std::optional<T
     });
     return output;
   }
-  if (named == Algorithm::im2col || weight.numel() == 0) {
+  if (named == Algorithm::im2col) {
     im2col_convolution(input, weight, bias, p, output);
     return relu ? output.relu_() : output;
   }

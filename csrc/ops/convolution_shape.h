@@ -14,6 +14,25 @@
 
 namespace cnn_ext {
 
+// Keeps offsets along an axis, those into the padding included, from overflowing. An axis of one
+// cell or one tap is never stepped along, and its stride in memory may be any number.
+inline void bound_axis(cpu::Convolution& c, int axis, int64_t padding_after) {
+  constexpr double kMostElements = 0x1p60;
+  constexpr int64_t kLongStep = int64_t{1} << 32;
+  if (c.filter[axis] == 1) c.dilation[axis] = c.weight.spatial[axis] = 1;
+  if (c.in[axis] == 1 && c.input.spatial[axis] > kLongStep) c.input.spatial[axis] = 1;
+  const auto reach = [&](int64_t cells) {
+    return static_cast<double>(cells) * static_cast<double>(c.input.spatial[axis]);
+  };
+  TORCH_CHECK(reach(c.in[axis] + c.padding[axis] + padding_after) < kMostElements,
+              "convolution: padding: expected less, for offsets into the padded input overflow: ",
+              c.padding[axis], " before and ", padding_after, " after ", c.in[axis],
+              " cells that are ", c.input.spatial[axis], " elements apart");
+  TORCH_CHECK(reach(c.stride[axis]) < kMostElements, "convolution: stride: expected less, for ",
+              "offsets overflow: ", c.stride[axis], " cells that are ", c.input.spatial[axis],
+              " elements apart");
+}
+
 // The arguments as numbers, with leading axes of size 1 up to three, and strides.
 inline cpu::Convolution describe(const Tensor& input, const Tensor& weight, const Tensor& output,
                                  const Parameters& p) {
@@ -39,6 +58,7 @@ inline cpu::Convolution describe(const Tensor& input, const Tensor& weight, cons
     c.input.spatial[axis] = input.stride(from + 2);
     c.output.spatial[axis] = output.stride(from + 2);
     c.weight.spatial[axis] = weight.stride(from + 2);
+    bound_axis(c, axis, p.padding_after[from].expect_int());
   }
   return c;
 }
@@ -201,12 +221,17 @@ inline Phase input_gradient_phase(const cpu::Convolution& c, int axis, int64_t p
   return result;
 }
 
+// Phases of an axis that have a cell of the input.
+inline int64_t phases_of(const cpu::Convolution& c, int axis) {
+  return std::min(c.stride[axis], c.in[axis]);
+}
+
 // The input gradient is a convolution of grad_output with the filters flipped and their two
 // channel axes exchanged; where the forward pass strides, one such convolution for each phase.
 // `phases_cover` says whether these write every cell of the result.
 inline bool phases_cover(const cpu::Convolution& c) {
   for (int axis = 0; axis < cpu::kSpatial; ++axis) {
-    for (int64_t phase = 0; phase < c.stride[axis]; ++phase) {
+    for (int64_t phase = 0; phase < phases_of(c, axis); ++phase) {
       if (input_gradient_phase(c, axis, phase).taps == 0) return false;
     }
   }
@@ -216,7 +241,7 @@ inline bool phases_cover(const cpu::Convolution& c) {
 template <typename T, typename R, typename Forward>
 void input_gradient_by_phases(const cpu::Convolution& c, const T* grad_output, const T* weight,
                               R* grad_input, const Tensor& result, const Forward& forward) {
-  const int64_t phases = c.stride[0] * c.stride[1] * c.stride[2];
+  const int64_t phases = phases_of(c, 0) * phases_of(c, 1) * phases_of(c, 2);
   for (int64_t index = 0; index < phases; ++index) {
     cpu::Convolution g = c;
     g.C = c.K;
@@ -230,10 +255,10 @@ void input_gradient_by_phases(const cpu::Convolution& c, const T* grad_output, c
     bool empty = false;
     int64_t rest = index;
     for (int axis = cpu::kSpatial - 1; axis >= 0; --axis) {
-      const int64_t phase = rest % c.stride[axis];
-      rest /= c.stride[axis];
+      const int64_t phase = rest % phases_of(c, axis);
+      rest /= phases_of(c, axis);
       const Phase part = input_gradient_phase(c, axis, phase);
-      empty = empty || part.taps == 0 || part.cells <= 0;
+      empty = empty || part.taps == 0;
       g.in[axis] = c.out[axis];
       g.out[axis] = part.cells;
       g.filter[axis] = part.taps;

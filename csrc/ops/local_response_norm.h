@@ -4,6 +4,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #pragma GCC visibility push(default)  // tests/cuda/emulation is linked with these
 
 namespace cnn_ext {
@@ -19,6 +21,9 @@ struct ResponseNormArguments {
 
   // Of a tensor with this many axes, how many a window extends along.
   int64_t window_axes(int64_t dim) const { return spatial ? dim - (channel_dim == 0 ? 1 : 2) : 1; }
+  // The window along an axis of so many cells. One of 2 cells - 1 holds the whole axis, wherever it
+  // stands, and a larger one adds nothing but zeros.
+  int64_t window_along(int64_t cells) const { return std::min(size, 2 * cells - 1); }
   // alpha, divided by the window's cells or not.
   double scaled_alpha(int64_t dim) const;
 };

@@ -18,8 +18,8 @@ constexpr int64_t kSlabElements = 32 * 1024;  // of each of the buffers: togethe
 
 // input is contiguous, (outer, C, inner): windows over C.
 template <typename T>
-void describe_channels(cpu::ResponseNorm<T>& p, int64_t outer, int64_t C, int64_t inner) {
-  const int64_t n = p.size;
+void describe_channels(const Arguments& arguments, cpu::ResponseNorm<T>& p, int64_t outer, int64_t C, int64_t inner) {
+  const int64_t n = p.size[0] = arguments.window_along(C);
   const int64_t padded = C + n - 1;
   p.axes = 1;
   p.rows[0] = 1;
@@ -59,20 +59,22 @@ void describe_channels(cpu::ResponseNorm<T>& p, int64_t outer, int64_t C, int64_
 
 // input is contiguous, (maps, D, H, W): windows inside each map, along the axes of `sizes`.
 template <typename T>
-void describe_spatial(cpu::ResponseNorm<T>& p, int64_t maps, at::IntArrayRef sizes) {
-  const int64_t more = p.size - 1;
+void describe_spatial(const Arguments& arguments, cpu::ResponseNorm<T>& p, int64_t maps,
+                      at::IntArrayRef sizes) {
   p.layout = cpu::NormLayout::inside;
   p.axes = static_cast<int>(sizes.size());
   int64_t size[3] = {1, 1, 1}, padded[3] = {1, 1, 1};
   for (int axis = 0; axis < p.axes; ++axis) {
+    const int64_t window = arguments.window_along(sizes[axis]);
+    p.size[p.axes - 1 - axis] = window;
     size[3 - p.axes + axis] = sizes[axis];
-    padded[3 - p.axes + axis] = sizes[axis] + more;
+    padded[3 - p.axes + axis] = sizes[axis] + window - 1;
   }
   const int64_t steps[3] = {padded[1] * padded[2], padded[2], 1};
   p.origin = 0;
   for (int axis = 0; axis < p.axes; ++axis) {
     p.step[axis] = steps[2 - axis];  // the innermost first
-    p.origin += more / 2 * p.step[axis];
+    p.origin += p.size[axis] / 2 * p.step[axis];
   }
   p.transposed_origin = p.origin;  // the window is odd and so its own mirror image
   p.columns = p.block = size[2];
@@ -115,13 +117,12 @@ void run(const Arguments& arguments, const Tensor& input, const Tensor& grad_out
   p.a = static_cast<T>(arguments.scaled_alpha(x.dim()));
   p.beta = static_cast<T>(arguments.beta);
   p.power = power_of(arguments.beta);
-  p.size = arguments.size;
   if (arguments.spatial) {
     const auto maps = c10::multiply_integers(x.sizes().slice(0, x.dim() - axes));
-    describe_spatial(p, maps, x.sizes().slice(x.dim() - axes));
+    describe_spatial(arguments, p, maps, x.sizes().slice(x.dim() - axes));
   } else {
     const auto at = std::find(order.begin(), order.end(), arguments.channel_dim) - order.begin();
-    describe_channels(p, c10::multiply_integers(x.sizes().slice(0, at)), x.size(at),
+    describe_channels(arguments, p, c10::multiply_integers(x.sizes().slice(0, at)), x.size(at),
                       c10::multiply_integers(x.sizes().slice(at + 1)));
   }
 

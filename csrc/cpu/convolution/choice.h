@@ -108,10 +108,11 @@ inline bool narrow_groups(const Convolution& c) {
   const bool strided = c.stride[1] > 1 || c.stride[2] > 1;
   const bool short_rows = c.out[2] < kShortRow;
   if (c.C > 1 && c.input.c != 1 && !strided && !short_rows) return false;
-  const int64_t rows = (c.filter[1] - 1) * c.dilation[1] + 1;
+  // In double: the reach of a dilated filter may be that of a very long axis.
+  const double rows = static_cast<double>((c.filter[1] - 1) * c.dilation[1] + 1);
   const int64_t columns = c.out[2] < kDepthwiseColumns ? c.out[2] : kDepthwiseColumns;
   const int64_t pitch = columns * c.stride[2] + (c.filter[2] - 1) * c.dilation[2];
-  return c.filter[0] * rows * pitch <= kDepthwiseCells;
+  return static_cast<double>(c.filter[0] * pitch) * rows <= kDepthwiseCells;
 }
 
 // Elements that one channel and one row of output need of a band: every plane of the filter's depth

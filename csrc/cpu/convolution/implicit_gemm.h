@@ -26,17 +26,15 @@ inline bool in_rows(const Convolution& shape, int64_t length) {
   return shape.out[2] >= length || shape.pixels() == shape.out[2];
 }
 
+// The step between any two neighbouring pixels of the output, or 0 if they lie unevenly.
 inline int64_t step_of_pixels(const Convolution& shape) {
-  int64_t step = 0, next = 0;
-  for (int axis = kSpatial - 1; axis >= -1; --axis) {
-    const int64_t count = axis < 0 ? shape.N : shape.out[axis];
-    const int64_t here = axis < 0 ? shape.output.n : shape.output.spatial[axis];
-    if (count == 1) continue;
-    if (step == 0) step = here;
-    if (next != 0 && here != next) return 0;
-    next = here * count;
+  EvenStep pixels;
+  for (int axis = kSpatial - 1; axis >= 0; --axis) {
+    pixels.add_axis(shape.out[axis], shape.output.spatial[axis]);
   }
-  return step == 0 ? 1 : step;
+  pixels.add_axis(shape.N, shape.output.n);
+  if (!pixels.found) return 1;  // one pixel
+  return pixels.even ? pixels.step : 0;
 }
 
 // Pixels per task: tiles of `side` of them, about kPixelBlock, and as many tasks to each thread.

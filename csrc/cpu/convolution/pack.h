@@ -242,17 +242,28 @@ struct PackedPanel {
   }
 };
 
-// 1 or -1 if a filter's taps follow one another in memory, forwards or backwards; otherwise 0.
-inline int64_t step_of_taps(const Convolution& shape) {
+// Whether elements that are counted through some axes, the innermost first, lie evenly in memory,
+// and the step from each to the next: 0 if all of them are one element, as in an expanded tensor.
+struct EvenStep {
+  bool even = true, found = false;
   int64_t step = 0, next = 0;
-  for (int axis = kSpatial - 1; axis >= 0; --axis) {
-    if (shape.filter[axis] == 1) continue;
-    const int64_t here = shape.weight.spatial[axis];
-    if (step == 0) step = here;
-    if (next != 0 && here != next) return 0;
-    next = here * shape.filter[axis];
+
+  void add_axis(int64_t count, int64_t stride) {
+    if (count == 1) return;
+    if (!found) step = stride;
+    if (found && stride != next) even = false;
+    found = true;
+    next = stride * count;
   }
-  return step == 1 || step == -1 ? step : 0;
+};
+
+// Whether a filter's taps follow one another in memory: 1 forwards, -1 backwards, otherwise 0.
+inline int64_t step_of_taps(const Convolution& shape) {
+  EvenStep taps;
+  for (int axis = kSpatial - 1; axis >= 0; --axis) {
+    taps.add_axis(shape.filter[axis], shape.weight.spatial[axis]);
+  }
+  return taps.even && (taps.step == 1 || taps.step == -1) ? taps.step : 0;
 }
 
 // Filters whose taps lie together but not their channels, as in NCHW: squares of taps and whatever

@@ -27,8 +27,8 @@ struct ResponseNorm {
   Power power;
 
   NormLayout layout;
-  int64_t size;  // of the window along each axis
   int axes;
+  int64_t size[3];  // of the window along each axis, the innermost first
   int64_t step[3];
 
   int64_t columns, block, blocks;  // cells in a row of memory; those of them in a slab; slabs a row

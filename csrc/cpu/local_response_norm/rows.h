@@ -17,7 +17,7 @@ inline Vec<T> row_sum(const T* row, int64_t n, typename Vec<T>::Mask mask) {
 template <Power kPower, typename T>
 void norm_rows(const ResponseNorm<T>& p, int64_t first, int64_t last, T* workspace) {
   using V = Vec<T>;
-  const int64_t C = p.columns, n = p.size, padded = C + n - 1;
+  const int64_t C = p.columns, n = p.size[0], padded = C + n - 1;
   T* const squares = workspace;
   T* const terms = squares + padded;
   T* const scaled = terms + padded;

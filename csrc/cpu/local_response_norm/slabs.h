@@ -46,13 +46,13 @@ template <typename T>
 inline T* slab_sums(const ResponseNorm<T>& p, T* cells, T* sums) {
   int64_t count = p.buffer;
   for (int axis = 0; axis < p.axes; ++axis) {
-    count -= (p.size - 1) * p.step[axis];
+    count -= (p.size[axis] - 1) * p.step[axis];
     if (axis > 0) {
       T* const swapped = cells;
       cells = sums;
       sums = swapped;
     }
-    window_sums(p.size, p.step[axis], count, cells, sums);
+    window_sums(p.size[axis], p.step[axis], count, cells, sums);
   }
   return sums;
 }
