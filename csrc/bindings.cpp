@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include "cpu/convolution/route.h"
 #include "cpu/kernels.h"
 
 #if defined(CNN_EXT_CUDA)
@@ -40,9 +41,12 @@ pybind11::dict build_facts() {
 }
 
 std::vector<std::string> kernel_slots() {
-#define CNN_EXT_SLOT(name, result, arguments) #name,
-  return {CNN_EXT_GEMM_SLOTS(CNN_EXT_SLOT) CNN_EXT_KERNEL_SLOTS(CNN_EXT_SLOT)};
-#undef CNN_EXT_SLOT
+  std::vector<std::string> names;
+#define CNN_EXT_NAMES(Family) \
+  for (const char* name : cpu::Family<float>::kNames) names.emplace_back(name);
+  CNN_EXT_FAMILIES(CNN_EXT_NAMES)
+#undef CNN_EXT_NAMES
+  return names;
 }
 
 // The steps of dense maps of so many channels in all.

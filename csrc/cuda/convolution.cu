@@ -10,8 +10,9 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "../ops/convolution.h"
-#include "../ops/convolution_shape.h"
+#include "../ops/convolution/convolution.h"
+#include "../cpu/convolution/depthwise/geometry.h"
+#include "../ops/convolution/shape.h"
 #include "convolution/depthwise.cuh"
 #include "convolution/implicit_gemm.cuh"
 

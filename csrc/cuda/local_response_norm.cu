@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "../ops/local_response_norm.h"
+#include "../ops/local_response_norm/local_response_norm.h"
 #include "local_response_norm/response_norm.cuh"
 
 namespace cnn_ext {

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "../family.h"
+
 namespace cnn_ext::cpu {
 
 // The exponents that need no logarithm: beta = 1/2, 3/4 and 1.
@@ -40,5 +42,11 @@ struct ResponseNorm {
   int64_t buffer;                     // elements
   int64_t origin, transposed_origin;  // of the first cell, for windows that look after / before it
 };
+
+// X(slot, result, arguments), for an element type T.
+#define CNN_EXT_RESPONSE_NORM_SLOTS(X) \
+  X(response_norm, void, (const ResponseNorm<T>&, int64_t first, int64_t last, T* workspace))
+
+CNN_EXT_FAMILY(ResponseNormKernels, CNN_EXT_RESPONSE_NORM_SLOTS);
 
 }  // namespace cnn_ext::cpu

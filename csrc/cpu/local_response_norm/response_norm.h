@@ -1,4 +1,9 @@
-// Which kernel takes a task of local response normalisation. Included by isa/*.cpp.
+// Which kernel takes a task of local response normalisation. Included by isa/.
+#pragma once
+
+#include "columns.h"
+#include "rows.h"
+#include "slabs.h"
 
 constexpr int64_t kFewFilters = 9;  // a window up to here is summed cell by cell
 

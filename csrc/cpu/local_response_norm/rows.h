@@ -1,8 +1,11 @@
 // Local response normalisation over a few neighbouring filters in channels_last: all maps of a
-// pixel lie together, and a window is n neighbours in memory. Included by isa/*.cpp.
+// pixel lie together, and a window is n neighbours in memory. Included by isa/.
 //
 // The squares (and going backwards the terms) of one pixel are laid between zeros in a row that
 // stays in L1, and windows are summed from there.
+#pragma once
+
+#include "powers.h"
 
 // row[c] + ... + row[c + n - 1], at the cells of `mask` and whatever follows within the row's
 // padding.
