@@ -1,15 +1,11 @@
 // Colour PCA on the CPU: the drivers. The arithmetic is in csrc/cpu/color_pca/; schemas, checks and
 // derivatives are in color_pca.cpp.
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <torch/library.h>
-
-#include <array>
-#include <vector>
+#include "ops/torch.h"
 
 #include "color_pca.h"
 #include "../memory.h"
+#include "../trace.h"
 
 namespace cnn_ext {
 namespace {
@@ -124,6 +120,8 @@ void add_shifts(const Tensor& input, Tensor& output, const std::vector<Shift>& s
 
 Tensor color_pca_cpu(const Tensor& input, const Tensor& eigenvectors, const Tensor& eigenvalues,
                      const Tensor& alphas) {
+  Traced traced;
+  trace(traced, "color_pca", "forward", "shift", input);
   Tensor output = check_color_pca(input, eigenvectors, eigenvalues, alphas);
   if (input.numel() == 0) return output;
   with_huge_pages(output);
@@ -147,6 +145,8 @@ Tensor color_pca_cpu(const Tensor& input, const Tensor& eigenvectors, const Tens
 }
 
 Tensor color_pca_shift_gradient_cpu(const Tensor& grad_output) {
+  Traced traced;
+  trace(traced, "color_pca", "shift_gradient", "sum", grad_output);
   Tensor result = check_shift_gradient(grad_output);
   if (grad_output.numel() == 0) return result.zero_();
   const bool pixels = is_pixels(grad_output);

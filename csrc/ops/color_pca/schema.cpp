@@ -2,11 +2,9 @@
 // moments of which the principal components are made. Schemas, argument checks, derivatives; what
 // computes them is in color_pca_cpu.cpp, the mathematics in docs/color_pca.md.
 
-#include "color_pca.h"
+#include "ops/torch.h"
 
-#include <ATen/OpMathType.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
+#include "color_pca.h"
 
 #include "../autograd.h"
 

@@ -1,11 +1,12 @@
+#include "ops/torch.h"
+
 #include "bfloat16.h"
 
-#include <algorithm>
-#include <array>
-
 #include "../../cpu/convolution/pairs/geometry.h"
-#include "gemm.h"
-#include "shape.h"
+#include "../../cpu/convolution/phases.h"
+#include "../../cpu/convolution/simplify.h"
+#include "drivers.h"
+#include "tasks.h"
 
 namespace cnn_ext {
 namespace {
@@ -132,20 +133,6 @@ void each_paired(const Tensor& map, int64_t N, int64_t G, int64_t channels, cons
   }
 }
 
-void convolve(const cpu::Convolution& c, const Pair* input, const Pair* filters, const float* bias,
-              BFloat16* output, const Tensor& like) {
-  each_region(c, {kSpatial, 0.75, 64}, [&](const auto& part, auto x, auto w, auto y) {
-    implicit_gemm<Pair>(simplify(part, false), input + x, filters + w, bias, output + y, like);
-  });
-}
-
-// An odd few channels in channels_last, as a first layer has: their pairs are written out anyway.
-bool rows_of_windows(const cpu::Convolution& c) {
-  constexpr int64_t kFewChannels = 16;
-  const bool together = c.input.c == 1 && c.G == 1 && c.dilation[2] == 1 && c.filter[2] > 1;
-  return together && c.C < kFewChannels && c.C % 2 == 1;
-}
-
 // With the padding beside them, some images at a time, a row of a window is one stretch of memory:
 // the channels of one tap, which those of the next pixel overlap.
 void convolve_rows(const cpu::Convolution& shape, const Tensor& input, const Tensor& weight,
@@ -185,31 +172,34 @@ void convolve_rows(const cpu::Convolution& shape, const Tensor& input, const Ten
     p.from = bits(input) + first * p.from_step[0];
     p.to = from + corner;
     pair_channels(p);
-    convolve(c, from, w, bias, output + first * c.output.n, like);
+    implicit_gemm<Pair>(c, false, from, w, bias, output + first * c.output.n, like);
   }
 }
 
 }  // namespace
 
-void convolution_bfloat16(const cpu::Convolution& shape, const Tensor& input, const Tensor& weight,
-                          const std::optional<Tensor>& bias, const Tensor& output) {
+void convolution_bfloat16(const cpu::Convolution& shape, cpu::Step step, const Tensor& input,
+                          const Tensor& weight, const std::optional<Tensor>& bias,
+                          const Tensor& output) {
   cpu::Convolution c = shape;
   Tensor filters, floats;
   if (bias.has_value()) floats = bias->to(at::kFloat).contiguous();
   const float* const b = bias.has_value() ? floats.const_data_ptr<float>() : nullptr;
   BFloat16* const to = mutable_bits(output);
-  if (rows_of_windows(c)) return convolve_rows(c, input, weight, b, to, output);
+  if (step.split == cpu::Split::padded_rows) return convolve_rows(c, input, weight, b, to, output);
   const Pair* const w = pair_filters(weight, c, c.K, c.C, &c.weight.k, &c.weight.c, filters);
   c.C = cpu::divide_up(c.C, 2);
   each_paired(input, c.N, c.G, shape.C, c.in, c.input,
               [&](const Pair* from, int64_t first, int64_t images) {
                 c.N = images;
-                convolve(c, from, w, b, to + first * c.output.n, output);
+                implicit_gemm<Pair>(c, step.split == cpu::Split::regions, from, w, b,
+                                    to + first * c.output.n, output);
               });
 }
 
-void input_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_output,
-                             const Tensor& weight, const Tensor& grad_input) {
+void input_gradient_bfloat16(const cpu::Convolution& shape, const std::vector<cpu::Step>& phases,
+                             const Tensor& grad_output, const Tensor& weight,
+                             const Tensor& grad_input) {
   cpu::Convolution c = shape;
   Tensor filters;
   const Pair* const w = pair_filters(weight, c, c.C, c.K, &c.weight.c, &c.weight.k, filters);
@@ -219,14 +209,13 @@ void input_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_o
   each_paired(grad_output, c.N, c.G, shape.K, c.out, c.output,
               [&](const Pair* from, int64_t first, int64_t images) {
                 c.N = images;
-                input_gradient_by_phases(simplify(c, true), from, w, to + first * c.input.n,
-                                         grad_input, convolve);
+                auto step = phases.begin();
+                each_phase(simplify(c, true), [&](const auto& phase, auto filter, auto cells) {
+                  const bool regions = step++->split == cpu::Split::regions;
+                  implicit_gemm<Pair>(phase, regions, from, w + filter, nullptr,
+                                      to + first * c.input.n + cells, grad_input);
+                });
               });
-}
-
-bool depthwise_in_bfloat16(const cpu::Convolution& shape) {
-  if (!cpu::narrow_groups(shape)) return false;
-  return cpu::kernels<cpu::DepthwiseKernels<BFloat16>>().plan_depthwise(shape, false, 1).in_place;
 }
 
 void depthwise_bfloat16(const cpu::Convolution& shape, bool gradient, const Tensor& input,
@@ -251,10 +240,11 @@ void rounded_sums(const Tensor& grad_weight, const F& f) {
 
 }  // namespace
 
-void weight_gradient_bfloat16(const cpu::Convolution& shape, const Tensor& grad_output,
-                              const Tensor& input, const Tensor& grad_weight) {
+void weight_gradient_bfloat16(const cpu::Convolution& shape, bool by_taps,
+                              const Tensor& grad_output, const Tensor& input,
+                              const Tensor& grad_weight) {
   rounded_sums(grad_weight, [&](const Tensor& sums) {
-    implicit_gemm_weight_gradient<Pair>(shape, bits(grad_output), bits(input), sums);
+    implicit_gemm_weight_gradient<Pair>(shape, by_taps, bits(grad_output), bits(input), sums);
   });
 }
 

@@ -1,6 +1,8 @@
 // Convolution by the patch matrix written out, one column for each output cell, and one
 // multiplication by ATen: what the textbooks show. Any dtype, any device.
 
+#include "ops/torch.h"
+
 #include "convolution.h"
 
 namespace cnn_ext {

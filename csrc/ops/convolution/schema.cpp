@@ -7,12 +7,9 @@
 // Convolution is closed under differentiation: each of the three operations is linear in its two
 // tensors, and its derivatives are the other two. So there is no fourth kernel.
 
+#include "ops/torch.h"
+
 #include "convolution.h"
-
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
-
-#include <limits>
 
 #include "../autograd.h"
 

@@ -1,13 +1,12 @@
 // Local response normalisation and its gradient on the CPU: the driver. The arithmetic is in
 // csrc/cpu/local_response_norm/; schemas and checks are in local_response_norm.cpp.
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <torch/library.h>
+#include "ops/torch.h"
 
 #include "../../cpu/local_response_norm/geometry.h"
 #include "local_response_norm.h"
 #include "../memory.h"
+#include "../trace.h"
 
 namespace cnn_ext {
 namespace {
@@ -131,7 +130,7 @@ void run(const Arguments& arguments, const Tensor& input, const Tensor& grad_out
   const int64_t slabs_worth_a_thread = 1 + 32768 * p.slabs / x.numel();
   const int64_t threads = at::get_num_threads();
   const int64_t each = (3 * p.buffer + 15) / 16 * 16;
-  const Tensor workspace = at::empty({std::min(threads, p.slabs) * each}, x.options());
+  const Tensor workspace = fresh_workspace({std::min(threads, p.slabs) * each}, x.options());
   T* const base = workspace.mutable_data_ptr<T>();
   at::parallel_for(0, p.slabs, std::max(slabs_worth_a_thread, (p.slabs + threads - 1) / threads),
                    [&](int64_t first, int64_t last) {
@@ -156,6 +155,9 @@ Tensor dispatch(const Arguments& arguments, const Tensor& input, const Tensor& g
 Tensor local_response_norm_cpu(const Tensor& input, int64_t size, double alpha, double beta,
                                double k, c10::string_view alpha_scaling, c10::string_view region,
                                int64_t channel_dim) {
+  Traced traced;
+  trace(traced, "local_response_norm", "forward", region == "spatial" ? "spatial" : "channels",
+        input);
   return dispatch(check_response_norm("local_response_norm", input, size, alpha, beta, k,
                                       alpha_scaling, region, channel_dim),
                   input, Tensor());
@@ -166,6 +168,9 @@ Tensor local_response_norm_backward_cpu(const Tensor& grad_output, const Tensor&
                                         c10::string_view alpha_scaling, c10::string_view region,
                                         int64_t channel_dim) {
   check_response_norm_gradient(grad_output, input);
+  Traced traced;
+  trace(traced, "local_response_norm", "input_gradient",
+        region == "spatial" ? "spatial" : "channels", input);
   return dispatch(check_response_norm("local_response_norm_backward", input, size, alpha, beta, k,
                                       alpha_scaling, region, channel_dim),
                   input, grad_output);

@@ -2,11 +2,9 @@
 // in local_response_norm_cpu.cpp; derivatives are in cnn_ext/ops/local_response_norm.py, the
 // conventions and their history in docs/local_response_norm.md.
 
+#include "ops/torch.h"
+
 #include "local_response_norm.h"
-
-#include <torch/library.h>
-
-#include <numeric>
 
 #include "../autograd.h"
 

@@ -1,13 +1,11 @@
 // Max-pooling on the CPU: the drivers. The arithmetic is in csrc/cpu/max_pool/; schemas, checks and
 // derivatives are in max_pool.cpp.
 
-#include <ATen/ATen.h>
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <torch/library.h>
+#include "ops/torch.h"
 
 #include "max_pool.h"
 #include "../memory.h"
+#include "../trace.h"
 
 namespace cnn_ext {
 namespace {
@@ -48,6 +46,8 @@ Tensor max_pool2d_cpu(const Tensor& input, IntArrayRef kernel_size, IntArrayRef 
   if (!has_kernel(input)) {
     return at::max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode);
   }
+  Traced traced;
+  trace(traced, "max_pool2d", "forward", "max_pool", input);
   const Tensor output = check_max_pool(input, kernel_size, stride, padding, dilation, ceil_mode);
   pool(input, output, Tensor(), kernel_size, stride, padding, dilation);
   return output;
@@ -58,6 +58,8 @@ std::tuple<Tensor, Tensor> max_pool2d_with_taps_cpu(const Tensor& input, IntArra
                                                     IntArrayRef dilation, bool ceil_mode) {
   TORCH_CHECK(has_kernel(input), "max_pool2d: input: expected float32 or float64 where a gradient ",
               "is asked for, got ", input.scalar_type());
+  Traced traced;
+  trace(traced, "max_pool2d", "forward", "max_pool with taps", input);
   auto result = check_max_pool_with_taps(input, kernel_size, stride, padding, dilation, ceil_mode);
   pool(input, std::get<0>(result), std::get<1>(result), kernel_size, stride, padding, dilation);
   return result;
@@ -71,6 +73,8 @@ Tensor max_pool2d_backward_cpu(const Tensor& grad_output, const Tensor& taps,
                               stride, padding, dilation, ceil_mode);
   TORCH_CHECK(has_kernel(grad_output), "max_pool2d_backward: grad_output: expected float32 or ",
               "float64, got ", grad_output.scalar_type());
+  Traced traced;
+  trace(traced, "max_pool2d", "input_gradient", "max_pool", result);
   if (grad_output.numel() == 0) return result.zero_();
   with_huge_pages(result);
   const Tensor where = taps.contiguous(pooled_format(taps));

@@ -3,11 +3,9 @@
 // gradient is linear in grad_output, and its own gradient is composed of torch's operations. The
 // drivers are in max_pool_cpu.cpp and csrc/cuda/max_pool.cu.
 
-#include "max_pool.h"
+#include "ops/torch.h"
 
-#include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
+#include "max_pool.h"
 
 #include "../autograd.h"
 

@@ -58,7 +58,6 @@ inline double least_band(const Convolution& c) {
 }
 
 constexpr double kMostBand = 1 << 22;  // of what direct convolution serves at all
-constexpr double kGoodBand = 1 << 15;  // of what it serves well
 
 inline bool direct_serves(const Convolution& c) {
   return c.taps() <= kBandSteps && least_band(c) <= kMostBand;
