@@ -1,0 +1,313 @@
+"""Convolution of one to three axes, alone or with a ReLU, and transposed convolution."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnn_ext.functional._arguments import Ints, _autocast, _per_axis, padding_amounts
+from cnn_ext.functional.algorithm import _algorithm
+from cnn_ext.ops._transforms import transformed
+from cnn_ext.ops.convolution import convolution, convolution_relu, input_gradient
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """One-dimensional convolution of (N, C, L) or (C, L); otherwise as :func:`conv2d`.
+
+    Example:
+        >>> import torch
+        >>> signal = torch.tensor([[0.0, 0, 1, 0, 0]])
+        >>> conv1d(signal, torch.tensor([[[1.0, 2, 3]]]))
+        tensor([[3., 2., 1.]])
+    """
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups, algorithm)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """Two-dimensional convolution (cross-correlation), as :func:`torch.nn.functional.conv2d`.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W); floating point or complex.
+        weight: K filters, (K, C / groups, R, S).
+        bias: (K,), one for each filter.
+        stride: cells from one window to the next, an int or one for each axis.
+        padding: zeros around the input. An int; one for each axis; two for each axis in the order of
+            :func:`torch.nn.functional.pad`: (left, right, top, bottom); or a word: ``"valid"`` none,
+            ``"same"`` output = ceil(input / stride), ``"half"`` floor(d (R - 1) / 2) on both sides,
+            ``"full"`` d (R - 1) on both sides, with dilation d.
+        dilation: distance of neighbouring filter cells.
+        groups: the channels are cut into so many groups, and each filter sees one of them.
+        algorithm: ``"im2col"`` writes out the patch matrix and multiplies once; ``"implicit_gemm"``
+            packs patches block by block; ``"winograd"`` (filters of 3 x 3 or 5 x 5 cells, or so many
+            in each phase of the stride, without dilation) takes 2.8 to 4 times fewer multiplications
+            and rounds some three times as much; ``"direct"`` sums from a band of input rows, where no
+            patch is packed. What ``"auto"`` takes, :func:`convolution_algorithm` tells.
+
+    Returns:
+        (N, K, P, Q) or (K, P, Q), in channels_last if input or weight is.
+
+    Raises:
+        RuntimeError, ValueError: an argument does not fit the others; the message names it.
+
+    Example:
+        The four paddings of a 32 x 32 image under a 5 x 5 filter:
+
+        >>> import torch
+        >>> x, w = torch.randn(1, 3, 32, 32), torch.randn(6, 3, 5, 5)
+        >>> [conv2d(x, w, padding=p).shape[-1] for p in ("valid", "half", "same", "full")]
+        [28, 32, 32, 36]
+    """
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, algorithm)
+
+
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """Three-dimensional convolution of (N, C, D, H, W) or (C, D, H, W); otherwise as :func:`conv2d`.
+
+    Example:
+        >>> import torch
+        >>> conv3d(torch.ones(1, 4, 4, 4), torch.ones(2, 1, 3, 3, 3)).shape
+        torch.Size([2, 2, 2, 2])
+    """
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups, algorithm)
+
+
+def conv_relu2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """``relu(conv2d(...))`` in one pass: each block of output is rectified while in the cache.
+
+    Args: as for :func:`conv2d`; a real dtype.
+
+    Returns:
+        As :func:`conv2d`; NaN and -0 as :func:`torch.relu` has them. The gradient is zero where the
+        output is; the input of the ReLU is not kept.
+
+    Example:
+        >>> import torch
+        >>> x, w = torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3)
+        >>> torch.equal(conv_relu2d(x, w, padding=1), conv2d(x, w, padding=1).relu())
+        True
+    """
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, algorithm, convolution_relu)
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """One-dimensional transposed convolution of (N, C, L) or (C, L); see :func:`conv_transpose2d`.
+
+    Example:
+        >>> import torch
+        >>> conv_transpose1d(torch.tensor([[1.0, 0, 2]]), torch.tensor([[[1.0, 1]]]), stride=2)
+        tensor([[1., 1., 0., 0., 2., 2.]])
+    """
+    return _conv_transpose(
+        1, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
+    )
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """Two-dimensional transposed convolution, as :func:`torch.nn.functional.conv_transpose2d`.
+
+    It is the input gradient of the convolution with the same weight, stride and padding, and computed
+    as such: multiplication by Cᵀ where the convolution multiplies by C.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W).
+        weight: (C, K / groups, R, S).
+        bias: (K,).
+        stride, padding, dilation: of the convolution that this transposes; ints, or one for each axis.
+        output_padding: cells added at the end of each axis of the output, fewer than its stride or
+            its dilation: several sizes convolve to the same one, and this says which is meant.
+        groups: divides C and K.
+        algorithm: see :func:`conv2d`.
+
+    Returns:
+        (N, K, P, Q) or (K, P, Q) with P = (H - 1) stride - 2 padding + dilation (R - 1)
+        + output_padding + 1.
+
+    Example:
+        >>> import torch
+        >>> conv_transpose2d(torch.randn(1, 20, 28, 28), torch.randn(20, 3, 5, 5)).shape
+        torch.Size([1, 3, 32, 32])
+    """
+    return _conv_transpose(
+        2, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
+    )
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """Three-dimensional transposed convolution; see :func:`conv_transpose2d`.
+
+    Example:
+        >>> import torch
+        >>> conv_transpose3d(torch.ones(2, 3, 3, 3), torch.ones(2, 1, 2, 2, 2), stride=2).shape
+        torch.Size([1, 6, 6, 6])
+    """
+    return _conv_transpose(
+        3, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
+    )
+
+
+def _conv(
+    axes,
+    input,
+    weight,
+    bias,
+    stride,
+    padding,
+    dilation,
+    groups,
+    algorithm,
+    operation=convolution,
+) -> Tensor:
+    _check_ranks(f"conv{axes}d", axes, input, weight, "K, C / groups")
+    input, weight, bias = _autocast(input, weight, bias)
+    stride, dilation = _per_axis(stride, axes), _per_axis(dilation, axes)
+    if isinstance(padding, str):
+        padding = padding_amounts(padding, input.shape[-axes:], weight.shape[2:], stride, dilation)
+    arguments = stride, _per_axis(padding, axes), dilation, groups, _algorithm(algorithm)
+    if input.dim() == axes + 1:
+        return operation(input.unsqueeze(0), weight, bias, *arguments).squeeze(0)
+    return operation(input, weight, bias, *arguments)
+
+
+def _conv_transpose(
+    axes, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
+) -> Tensor:
+    name = f"conv_transpose{axes}d"
+    _check_ranks(name, axes, input, weight, "C, K / groups")
+    if input.dim() == axes + 1:
+        batch = input.unsqueeze(0)
+        return _conv_transpose(
+            axes, batch, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
+        ).squeeze(0)
+    input, weight, bias = _autocast(input, weight, bias)
+    lists = (_per_axis(value, axes) for value in (stride, padding, output_padding, dilation))
+    stride, padding, output_padding, dilation = lists
+    for value, label in ((stride, "stride"), (padding, "padding"), (output_padding, "output_padding"),
+                         (dilation, "dilation")):  # fmt: skip
+        if len(value) != axes:
+            raise RuntimeError(f"{name}: {label}: expected one int or {axes}, got {value}")
+    if any(more < 0 or more >= max(s, d)
+           for more, s, d in zip(output_padding, stride, dilation, strict=True)):  # fmt: skip
+        raise RuntimeError(
+            f"{name}: output_padding: expected at least 0 and less than the stride {stride} or the "
+            f"dilation {dilation} of the same axis, got {output_padding}"
+        )
+    channels = weight.shape[1] * groups
+    if bias is not None and bias.shape != (channels,):
+        raise RuntimeError(
+            f"{name}: bias: expected shape [{channels}], one value for each output channel, "
+            f"got {list(bias.shape)}"
+        )
+    if bias is not None and bias.dtype != input.dtype:
+        raise RuntimeError(f"{name}: bias: expected {input.dtype}, the input's, got {bias.dtype}")
+    # Cells added at the end are padding given back; beyond that, no input reaches them.
+    after = [max(p - more, 0) for p, more in zip(padding, output_padding, strict=True)]
+    beyond = [max(more - p, 0) for p, more in zip(padding, output_padding, strict=True)]
+    size = [
+        (length - 1) * s - p - a + d * (cells - 1) + 1
+        for length, s, p, a, d, cells in zip(
+            input.shape[2:], stride, padding, after, dilation, weight.shape[2:], strict=True
+        )
+    ]
+    if any(length < 1 for length in size):
+        raise RuntimeError(
+            f"{name}: input: expected one that gives an output of at least 1 cell along every axis, "
+            f"got shape {list(input.shape)}, which gives {size}"
+        )
+    both_sides = [amount for pair in zip(padding, after, strict=True) for amount in reversed(pair)]
+    arguments = stride, both_sides[::-1], dilation, groups, _algorithm(algorithm)
+    output = input_gradient(input, weight, (input.shape[0], channels, *size), *arguments)
+    if any(beyond):
+        output = F.pad(output, [amount for more in reversed(beyond) for amount in (0, more)])
+    if bias is None:
+        return output
+    bias = bias.view(-1, *[1] * axes)
+    # In place is faster by a tensor, but not where a bias may have axes that the output lacks.
+    apart = torch.compiler.is_compiling() or transformed()
+    return output + bias if apart else output.add_(bias)
+
+
+def _check_ranks(name: str, axes: int, input: Tensor, weight: Tensor, first_two: str) -> None:
+    if weight.dim() != axes + 2:
+        raise RuntimeError(
+            f"{name}: weight: expected {axes + 2} dimensions "
+            f"({first_two} and {axes} spatial), got shape {list(weight.shape)}"
+        )
+    if input.dim() not in (axes + 1, axes + 2):
+        raise RuntimeError(
+            f"{name}: input: expected {axes + 2} dimensions (N, C and {axes} spatial), "
+            f"or {axes + 1} without N, got shape {list(input.shape)}"
+        )

@@ -1,0 +1,125 @@
+"""im2col and col2im: patches to columns, and back."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnn_ext.functional._arguments import Ints, _per_axis, padding_amounts
+
+
+def unfold(
+    input: Tensor, kernel_size: Ints, dilation: Ints = 1, padding: Ints = 0, stride: Ints = 1
+) -> Tensor:
+    """im2col: every patch of an image as a column, as :func:`torch.nn.functional.unfold`.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), of any dtype.
+        kernel_size, dilation, padding, stride: ints, or one for each axis.
+
+    Returns:
+        (N, C R S, P Q), or without N: column p Q + q is the patch under output cell (p, q).
+
+    Example:
+        Convolution is one matrix multiplication:
+
+        >>> import torch
+        >>> image, filters = torch.randn(1, 3, 8, 8), torch.randn(5, 3, 3, 3)
+        >>> by_hand = (filters.flatten(1) @ unfold(image, 3)).view(1, 5, 6, 6)
+        >>> torch.testing.assert_close(by_hand, conv2d(image, filters))
+    """
+    if input.dim() == 3:
+        return unfold(input.unsqueeze(0), kernel_size, dilation, padding, stride).squeeze(0)
+    if input.dim() != 4:
+        raise RuntimeError(
+            f"unfold: input: expected 4 dimensions (N, C, H, W), or 3 without N, "
+            f"got shape {list(input.shape)}"
+        )
+    kernel, dilation, padding, stride = _window("unfold", kernel_size, dilation, padding, stride)
+    counts = _counts("unfold", input.shape[2:], kernel, dilation, padding, stride)
+    patches = F.pad(input, padding_amounts(padding, (), kernel, (), ()))
+    for axis, (cells, d, s) in enumerate(zip(kernel, dilation, stride, strict=True), 2):
+        patches = patches.unfold(axis, d * (cells - 1) + 1, s)[..., ::d]  # a view, patch cells last
+    return patches.permute(0, 1, 4, 5, 2, 3).reshape(
+        input.shape[0], input.shape[1] * kernel[0] * kernel[1], counts[0] * counts[1]
+    )
+
+
+def fold(
+    input: Tensor,
+    output_size: Ints,
+    kernel_size: Ints,
+    dilation: Ints = 1,
+    padding: Ints = 0,
+    stride: Ints = 1,
+) -> Tensor:
+    """col2im, the adjoint of :func:`unfold`: columns added into the cells they were read from.
+
+    As :func:`torch.nn.functional.fold`.
+
+    Args:
+        input: (N, C R S, P Q) or (C R S, P Q).
+        output_size: (H, W).
+        kernel_size, dilation, padding, stride: those of the :func:`unfold`.
+
+    Returns:
+        (N, C, H, W) or (C, H, W).
+
+    Example:
+        How many 2 x 2 patches of a 3 x 3 image meet each cell:
+
+        >>> import torch
+        >>> fold(torch.ones(1, 4, 4), (3, 3), 2)
+        tensor([[[[1., 2., 1.],
+                  [2., 4., 2.],
+                  [1., 2., 1.]]]])
+    """
+    if input.dim() == 2:
+        columns = input.unsqueeze(0)
+        return fold(columns, output_size, kernel_size, dilation, padding, stride).squeeze(0)
+    kernel, dilation, padding, stride = _window("fold", kernel_size, dilation, padding, stride)
+    size = _per_axis(output_size, 2)
+    counts = _counts("fold", size, kernel, dilation, padding, stride)
+    taps, cells = kernel[0] * kernel[1], counts[0] * counts[1]
+    if input.dim() != 3 or input.shape[1] % taps != 0 or input.shape[2] != cells:
+        raise RuntimeError(
+            f"fold: input: expected (N, a multiple of {taps}, {cells}), or without N, for "
+            f"output_size {size} and kernel_size {kernel}, got shape {list(input.shape)}"
+        )
+    channels = input.shape[1] // taps
+    patches = input.view(-1, channels, *kernel, *counts).permute(0, 1, 4, 5, 2, 3)
+    for axis in (3, 2):  # (N, C, P, Q, R, S) to (N, C, P, W, R), then to (N, C, H, W)
+        d, length = dilation[axis - 2], size[axis - 2] + 2 * padding[axis - 2]
+        extent = d * (kernel[axis - 2] - 1) + 1
+        if d > 1:  # zeros between the cells of a dilated patch
+            spread = patches.new_zeros(*patches.shape[:-1], extent)
+            patches = torch.slice_scatter(spread, patches, -1, 0, extent, d)
+        shape = list(patches.shape[:-1])
+        shape[axis] = length
+        patches = torch.ops.aten.unfold_backward(patches, shape, axis, extent, stride[axis - 2])
+    top, left = padding
+    return patches[..., top : top + size[0], left : left + size[1]]
+
+
+def _window(name: str, *arguments: Ints) -> list[tuple[int, ...]]:
+    lists = [_per_axis(value, 2) for value in arguments]
+    labels = ("kernel_size", "dilation", "padding", "stride")
+    for value, label, least in zip(lists, labels, (1, 1, 0, 1), strict=True):
+        if len(value) != 2 or min(value) < least:
+            raise RuntimeError(f"{name}: {label}: expected one or two ints >= {least}, got {value}")
+    return lists
+
+
+def _counts(name: str, size, kernel, dilation, padding, stride) -> list[int]:
+    """Patches along each axis."""
+    counts = [
+        (length + 2 * p - d * (cells - 1) - 1) // s + 1
+        for length, p, d, cells, s in zip(size, padding, dilation, kernel, stride, strict=True)
+    ]
+    if min(counts) < 1:
+        raise RuntimeError(
+            f"{name}: kernel_size: expected one that fits the padded image of {tuple(size)} with "
+            f"padding {padding}, got {kernel} with dilation {dilation}"
+        )
+    return counts
