@@ -9,7 +9,7 @@ from cnn_ext.functional._arguments import Ints as Ints
 from cnn_ext.functional._arguments import _per_axis as _per_axis
 from cnn_ext.functional._arguments import padding_amounts
 from cnn_ext.functional.algorithm import ALGORITHMS as ALGORITHMS
-from cnn_ext.functional.algorithm import convolution_algorithm, default_algorithm
+from cnn_ext.functional.algorithm import convolution_algorithm, current_algorithm, default_algorithm
 from cnn_ext.functional.color_pca import color_pca
 from cnn_ext.functional.convolution import _conv as _conv
 from cnn_ext.functional.convolution import (
@@ -36,6 +36,7 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "convolution_algorithm",
+    "current_algorithm",
     "default_algorithm",
     "fold",
     "is_dense",
