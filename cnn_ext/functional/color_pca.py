@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
+from cnn_ext.functional._arguments import tensor
 from cnn_ext.ops import color_pca as pca
 
 
@@ -43,4 +45,9 @@ def color_pca(input: Tensor, eigenvectors: Tensor, eigenvalues: Tensor, alphas: 
         >>> color_pca(image, torch.eye(3), eigenvalues, alphas).tolist()
         [[[102, 102]], [[100, 100]], [[100, 100]]]
     """
-    return pca.color_pca(input, eigenvectors, eigenvalues, alphas)
+    tensors = input, eigenvectors, eigenvalues, alphas
+    if has_torch_function(tensors):
+        return handle_torch_function(color_pca, tensors, *tensors)
+    for name, value in zip(("input", "eigenvectors", "eigenvalues", "alphas"), tensors, strict=True):
+        tensor(f"color_pca: {name}", value)
+    return pca.color_pca(*tensors)

@@ -5,8 +5,17 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
-from cnn_ext.functional._arguments import Ints, _autocast, _per_axis, padding_amounts
+from cnn_ext.functional import _traced
+from cnn_ext.functional._arguments import (
+    Ints,
+    _autocast,
+    integer,
+    integers,
+    padding_amounts,
+    tensor,
+)
 from cnn_ext.functional.algorithm import _algorithm
 from cnn_ext.ops._transforms import transformed
 from cnn_ext.ops.convolution import convolution, convolution_relu, input_gradient
@@ -31,6 +40,11 @@ def conv1d(
         >>> conv1d(signal, torch.tensor([[[1.0, 2, 3]]]))
         tensor([[3., 2., 1.]])
     """
+    if has_torch_function((input, weight, bias)):
+        return handle_torch_function(
+            conv1d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,
+            algorithm=algorithm,
+        )  # fmt: skip
     return _conv(1, input, weight, bias, stride, padding, dilation, groups, algorithm)
 
 
@@ -78,6 +92,11 @@ def conv2d(
         >>> [conv2d(x, w, padding=p).shape[-1] for p in ("valid", "half", "same", "full")]
         [28, 32, 32, 36]
     """
+    if has_torch_function((input, weight, bias)):
+        return handle_torch_function(
+            conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,
+            algorithm=algorithm,
+        )  # fmt: skip
     return _conv(2, input, weight, bias, stride, padding, dilation, groups, algorithm)
 
 
@@ -99,6 +118,11 @@ def conv3d(
         >>> conv3d(torch.ones(1, 4, 4, 4), torch.ones(2, 1, 3, 3, 3)).shape
         torch.Size([2, 2, 2, 2])
     """
+    if has_torch_function((input, weight, bias)):
+        return handle_torch_function(
+            conv3d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,
+            algorithm=algorithm,
+        )  # fmt: skip
     return _conv(3, input, weight, bias, stride, padding, dilation, groups, algorithm)
 
 
@@ -127,6 +151,11 @@ def conv_relu2d(
         >>> torch.equal(conv_relu2d(x, w, padding=1), conv2d(x, w, padding=1).relu())
         True
     """
+    if has_torch_function((input, weight, bias)):
+        return handle_torch_function(
+            conv_relu2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups,
+            algorithm=algorithm,
+        )  # fmt: skip
     return _conv(2, input, weight, bias, stride, padding, dilation, groups, algorithm, convolution_relu)
 
 
@@ -149,6 +178,11 @@ def conv_transpose1d(
         >>> conv_transpose1d(torch.tensor([[1.0, 0, 2]]), torch.tensor([[[1.0, 1]]]), stride=2)
         tensor([[1., 1., 0., 0., 2., 2.]])
     """
+    if has_torch_function((input, weight, bias)):
+        return handle_torch_function(
+            conv_transpose1d, (input, weight, bias), input, weight, bias, stride, padding, output_padding,
+            groups, dilation, algorithm=algorithm,
+        )  # fmt: skip
     return _conv_transpose(
         1, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
     )
@@ -190,6 +224,11 @@ def conv_transpose2d(
         >>> conv_transpose2d(torch.randn(1, 20, 28, 28), torch.randn(20, 3, 5, 5)).shape
         torch.Size([1, 3, 32, 32])
     """
+    if has_torch_function((input, weight, bias)):
+        return handle_torch_function(
+            conv_transpose2d, (input, weight, bias), input, weight, bias, stride, padding, output_padding,
+            groups, dilation, algorithm=algorithm,
+        )  # fmt: skip
     return _conv_transpose(
         2, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
     )
@@ -214,6 +253,11 @@ def conv_transpose3d(
         >>> conv_transpose3d(torch.ones(2, 3, 3, 3), torch.ones(2, 1, 2, 2, 2), stride=2).shape
         torch.Size([1, 6, 6, 6])
     """
+    if has_torch_function((input, weight, bias)):
+        return handle_torch_function(
+            conv_transpose3d, (input, weight, bias), input, weight, bias, stride, padding, output_padding,
+            groups, dilation, algorithm=algorithm,
+        )  # fmt: skip
     return _conv_transpose(
         3, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
     )
@@ -231,34 +275,70 @@ def _conv(
     algorithm,
     operation=convolution,
 ) -> Tensor:
-    _check_ranks(f"conv{axes}d", axes, input, weight, "K, C / groups")
-    input, weight, bias = _autocast(input, weight, bias)
-    stride, dilation = _per_axis(stride, axes), _per_axis(dilation, axes)
+    name = f"conv{axes}d"
+    _check(name, axes, input, weight, bias, "K, C / groups")
+    stride = integers(f"{name}: stride", stride, axes)
+    dilation = integers(f"{name}: dilation", dilation, axes)
+    groups, algorithm = integer(f"{name}: groups", groups), _algorithm(algorithm)
     if isinstance(padding, str):
+        if torch.jit.is_tracing() and operation in (convolution, convolution_relu):
+            relu = operation is convolution_relu
+            return _conv_by_word(
+                input, weight, bias, stride, padding, dilation, groups, algorithm, relu
+            )
         padding = padding_amounts(padding, input.shape[-axes:], weight.shape[2:], stride, dilation)
-    arguments = stride, _per_axis(padding, axes), dilation, groups, _algorithm(algorithm)
+    else:
+        padding = integers(f"{name}: padding", padding, axes)
+    input, weight, bias = _autocast(input, weight, bias)
+    arguments = stride, padding, dilation, groups, algorithm
     if input.dim() == axes + 1:
         return operation(input.unsqueeze(0), weight, bias, *arguments).squeeze(0)
     return operation(input, weight, bias, *arguments)
+
+
+@_traced.operation(
+    "traced_convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, str padding, "
+    "SymInt[] dilation, SymInt groups, str algorithm, bool relu) -> Tensor"
+)
+def _conv_by_word(input, weight, bias, *arguments):
+    *arguments, relu = arguments
+    operation = convolution_relu if relu else convolution
+    return _conv(weight.dim() - 2, input, weight, bias, *arguments, operation)
 
 
 def _conv_transpose(
     axes, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
 ) -> Tensor:
     name = f"conv_transpose{axes}d"
-    _check_ranks(name, axes, input, weight, "C, K / groups")
-    if input.dim() == axes + 1:
-        batch = input.unsqueeze(0)
-        return _conv_transpose(
-            axes, batch, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
-        ).squeeze(0)
+    _check(name, axes, input, weight, bias, "C, K / groups")
+    stride, padding, output_padding, dilation = (
+        _one_per_axis(f"{name}: {label}", value, axes)
+        for label, value in (("stride", stride), ("padding", padding),
+                             ("output_padding", output_padding), ("dilation", dilation))
+    )  # fmt: skip
+    groups, algorithm = integer(f"{name}: groups", groups), _algorithm(algorithm)
+    arguments = stride, padding, output_padding, groups, dilation, algorithm
+    if torch.jit.is_tracing():
+        return _traced_conv_transpose(input, weight, bias, *arguments)
     input, weight, bias = _autocast(input, weight, bias)
-    lists = (_per_axis(value, axes) for value in (stride, padding, output_padding, dilation))
-    stride, padding, output_padding, dilation = lists
-    for value, label in ((stride, "stride"), (padding, "padding"), (output_padding, "output_padding"),
-                         (dilation, "dilation")):  # fmt: skip
-        if len(value) != axes:
-            raise RuntimeError(f"{name}: {label}: expected one int or {axes}, got {value}")
+    if input.dim() == axes + 1:
+        return _conv_transpose_batch(name, input.unsqueeze(0), weight, bias, *arguments).squeeze(0)
+    return _conv_transpose_batch(name, input, weight, bias, *arguments)
+
+
+@_traced.operation(
+    "traced_conv_transpose(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, "
+    "SymInt[] padding, SymInt[] output_padding, SymInt groups, SymInt[] dilation, str algorithm) "
+    "-> Tensor"
+)
+def _traced_conv_transpose(input, weight, *arguments):
+    return _conv_transpose(weight.dim() - 2, input, weight, *arguments)
+
+
+def _conv_transpose_batch(
+    name, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
+) -> Tensor:
+    axes = weight.dim() - 2
     if any(more < 0 or more >= max(s, d)
            for more, s, d in zip(output_padding, stride, dilation, strict=True)):  # fmt: skip
         raise RuntimeError(
@@ -273,34 +353,67 @@ def _conv_transpose(
         )
     if bias is not None and bias.dtype != input.dtype:
         raise RuntimeError(f"{name}: bias: expected {input.dtype}, the input's, got {bias.dtype}")
-    # Cells added at the end are padding given back; beyond that, no input reaches them.
-    after = [max(p - more, 0) for p, more in zip(padding, output_padding, strict=True)]
-    beyond = [max(more - p, 0) for p, more in zip(padding, output_padding, strict=True)]
-    size = [
-        (length - 1) * s - p - a + d * (cells - 1) + 1
-        for length, s, p, a, d, cells in zip(
-            input.shape[2:], stride, padding, after, dilation, weight.shape[2:], strict=True
+    full = [  # the cells that some input reaches
+        (length - 1) * s + d * (cells - 1) + 1
+        for length, s, d, cells in zip(
+            input.shape[2:], stride, dilation, weight.shape[2:], strict=True
         )
+    ]
+    size = [
+        f - 2 * p + more for f, p, more in zip(full, padding, output_padding, strict=True)
     ]
     if any(length < 1 for length in size):
         raise RuntimeError(
             f"{name}: input: expected one that gives an output of at least 1 cell along every axis, "
             f"got shape {list(input.shape)}, which gives {size}"
         )
-    both_sides = [amount for pair in zip(padding, after, strict=True) for amount in reversed(pair)]
-    arguments = stride, both_sides[::-1], dilation, groups, _algorithm(algorithm)
-    output = input_gradient(input, weight, (input.shape[0], channels, *size), *arguments)
-    if any(beyond):
-        output = F.pad(output, [amount for more in reversed(beyond) for amount in (0, more)])
+    # Cells added at the end are padding given back; beyond that, no input reaches them. Where padding
+    # takes all that some input reaches, it is taken afterwards: no convolution has an empty input.
+    both_sides: list[int] = []
+    afterwards: list[int] = []
+    for f, p, more in reversed(list(zip(full, padding, output_padding, strict=True))):
+        if p > 0 and p >= f:
+            both_sides += (0, 0)
+            afterwards += (-f, f - 2 * p + more)
+        else:
+            both_sides += (p, max(p - more, 0))
+            afterwards += (0, max(more - p, 0))
+    reached = [
+        length - sum(afterwards[2 * axis : 2 * axis + 2])
+        for axis, length in zip(reversed(range(axes)), size, strict=True)
+    ]
+    output = input_gradient(
+        input, weight, (input.shape[0], channels, *reached), stride, both_sides, dilation, groups,
+        algorithm,
+    )  # fmt: skip
+    if any(afterwards):
+        output = F.pad(output, afterwards)
     if bias is None:
         return output
     bias = bias.view(-1, *[1] * axes)
-    # In place is faster by a tensor, but not where a bias may have axes that the output lacks.
-    apart = torch.compiler.is_compiling() or transformed()
+    # In place is faster by a tensor, but not where a bias may have axes that the output lacks, or is
+    # of a subclass that the output is not of.
+    apart = torch.compiler.is_compiling() or transformed() or not _is_plain(bias)
     return output + bias if apart else output.add_(bias)
 
 
-def _check_ranks(name: str, axes: int, input: Tensor, weight: Tensor, first_two: str) -> None:
+def _is_plain(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, torch.nn.Parameter)
+
+
+def _one_per_axis(what: str, value: Ints, axes: int) -> tuple[int, ...]:
+    values = integers(what, value, axes)
+    if len(values) != axes:
+        raise RuntimeError(f"{what}: expected one int or {axes}, got {values}")
+    return values
+
+
+def _check(name: str, axes: int, input: Tensor, weight: Tensor, bias: Tensor | None, first_two: str):
+    """That tensors are tensors, of as many dimensions as there must be."""
+    tensor(f"{name}: input", input)
+    tensor(f"{name}: weight", weight)
+    if bias is not None:
+        tensor(f"{name}: bias", bias)
     if weight.dim() != axes + 2:
         raise RuntimeError(
             f"{name}: weight: expected {axes + 2} dimensions "

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
-from cnn_ext.functional._arguments import _autocast_is_on
+from cnn_ext.functional import _traced
+from cnn_ext.functional._arguments import _autocast_is_on, tensor
 from cnn_ext.ops.convolution import convolution
 
 DENSE_WEIGHTS = 1 << 20  # of a dense layer that is ours, at least
@@ -40,11 +42,23 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         tensor([[1., 1., 1., 5.],
                 [1., 1., 1., 5.]])
     """
+    if has_torch_function((input, weight, bias)):
+        return handle_torch_function(linear, (input, weight, bias), input, weight, bias)
+    for name, value in (("input", input), ("weight", weight), ("bias", bias)):
+        if value is not None or name != "bias":
+            tensor(f"linear: {name}", value)
+    if torch.jit.is_tracing():
+        return _traced_linear(input, weight, bias)
     if not is_dense(input, weight, bias):
         return F.linear(input, weight, bias)
     rows = input.reshape(-1, weight.shape[1], 1)
     output = convolution(rows, weight.unsqueeze(2), bias, (1,), (0, 0), (1,), 1, "implicit_gemm")
     return output.view(*input.shape[:-1], weight.shape[0])
+
+
+@_traced.operation("traced_linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
+def _traced_linear(input, weight, bias):
+    return linear(input, weight, bias)
 
 
 def is_dense(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:

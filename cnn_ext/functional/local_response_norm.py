@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
-from cnn_ext.functional._arguments import _autocast_is_on
+from cnn_ext.functional._arguments import _autocast_is_on, integer, number, tensor
 from cnn_ext.ops import local_response_norm as lrn
 
 
@@ -53,6 +54,17 @@ def local_response_norm(
         >>> y.flatten()  # 1 / 5, 2 / 14, 3 / 29, 4 / 25
         tensor([0.2000, 0.1429, 0.1034, 0.1600])
     """
+    if has_torch_function((input,)):
+        return handle_torch_function(
+            local_response_norm, (input,), input, size, alpha, beta, k, alpha_scaling=alpha_scaling,
+            region=region, channel_dim=channel_dim,
+        )  # fmt: skip
+    tensor("local_response_norm: input", input, AttributeError)
+    size = integer("local_response_norm: size", size)
+    alpha, beta, k = (
+        number(f"local_response_norm: {label}", value)
+        for label, value in (("alpha", alpha), ("beta", beta), ("k", k))
+    )
     if _autocast_is_on(input.device.type) and input.dtype != torch.float64:
         input = input.float()
     return lrn.local_response_norm(input, size, alpha, beta, k, alpha_scaling, region, channel_dim)

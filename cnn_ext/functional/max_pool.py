@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
-from cnn_ext.functional._arguments import Ints, _per_axis
+from cnn_ext.functional._arguments import Ints, integers, tensor
 from cnn_ext.ops import max_pool as pool
 
 
@@ -28,7 +29,7 @@ def max_pool2d(
         input: (N, C, H, W) or (C, H, W). float32 and float64, on a GPU bfloat16 and float16 too, with
             windows of at most 255 cells, run on kernels of ours; the rest is torch's.
         kernel_size: cells of a window; one int or one per axis, as those below.
-        stride: from window to window; the window's size if None, so that windows do not overlap.
+        stride: from window to window; the window's size if None or empty, so that windows do not overlap.
         padding: cells of -inf on both sides, at most half a window.
         dilation: from cell to cell of a window.
         ceil_mode: a last window may reach beyond the padding, if it starts inside.
@@ -49,10 +50,23 @@ def max_pool2d(
         >>> max_pool2d(x, 3, stride=1).shape  # overlapping
         torch.Size([1, 2, 2])
     """
-    size, border, apart = _per_axis(kernel_size, 2), _per_axis(padding, 2), _per_axis(dilation, 2)
-    step = size if stride is None else _per_axis(stride, 2)
+    if has_torch_function((input,)):
+        return handle_torch_function(
+            max_pool2d, (input,), input, kernel_size, stride, padding, dilation, ceil_mode,
+            return_indices,
+        )  # fmt: skip
+    tensor("max_pool2d: input", input)
+    if not isinstance(ceil_mode, bool):
+        raise TypeError(f"max_pool2d: ceil_mode: expected a bool, got {ceil_mode!r}")
+    size, border, apart = (
+        integers(f"max_pool2d: {label}", value, 2)
+        for label, value in (("kernel_size", kernel_size), ("padding", padding), ("dilation", dilation))
+    )
+    step = () if stride is None else integers("max_pool2d: stride", stride, 2)
+    if not step:
+        step = size
     if return_indices:
         return F.max_pool2d_with_indices(input, size, step, border, apart, ceil_mode)
-    if not pool.has_kernel(input) or size[0] * size[-1] > pool.MOST_TAPS:
+    if not pool.has_kernel(input) or len(size) != 2 or size[0] * size[1] > pool.MOST_TAPS:
         return F.max_pool2d(input, size, step, border, apart, ceil_mode)
     return pool.max_pool2d(input, size, step, border, apart, ceil_mode)

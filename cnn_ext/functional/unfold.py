@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
-from cnn_ext.functional._arguments import Ints, _per_axis, padding_amounts
+from cnn_ext.functional import _traced
+from cnn_ext.functional._arguments import Ints, padding_amounts, pair, tensor
 
 
 def unfold(
@@ -29,19 +31,31 @@ def unfold(
         >>> by_hand = (filters.flatten(1) @ unfold(image, 3)).view(1, 5, 6, 6)
         >>> torch.testing.assert_close(by_hand, conv2d(image, filters))
     """
-    if input.dim() == 3:
-        return unfold(input.unsqueeze(0), kernel_size, dilation, padding, stride).squeeze(0)
-    if input.dim() != 4:
+    if has_torch_function((input,)):
+        return handle_torch_function(
+            unfold, (input,), input, kernel_size, dilation, padding, stride
+        )
+    tensor("unfold: input", input)
+    window = _window("unfold", kernel_size, dilation, padding, stride)
+    if input.dim() not in (3, 4):
         raise RuntimeError(
             f"unfold: input: expected 4 dimensions (N, C, H, W), or 3 without N, "
             f"got shape {list(input.shape)}"
         )
-    kernel, dilation, padding, stride = _window("unfold", kernel_size, dilation, padding, stride)
+    unfolded = _traced_unfold if torch.jit.is_tracing() else _unfold
+    if input.dim() == 3:
+        return unfolded(input.unsqueeze(0), *window).squeeze(0)
+    return unfolded(input, *window)
+
+
+def _unfold(input, kernel, dilation, padding, stride) -> Tensor:
     counts = _counts("unfold", input.shape[2:], kernel, dilation, padding, stride)
-    patches = F.pad(input, padding_amounts(padding, (), kernel, (), ()))
+    patches = F.pad(input, padding_amounts(padding, (), kernel, (), ())) if any(padding) else input
     for axis, (cells, d, s) in enumerate(zip(kernel, dilation, stride, strict=True), 2):
         patches = patches.unfold(axis, d * (cells - 1) + 1, s)[..., ::d]  # a view, patch cells last
-    return patches.permute(0, 1, 4, 5, 2, 3).reshape(
+    # Always a copy, of the strides that torch's result has.
+    columns = patches.permute(0, 1, 4, 5, 2, 3).clone(memory_format=torch.contiguous_format)
+    return columns.view(
         input.shape[0], input.shape[1] * kernel[0] * kernel[1], counts[0] * counts[1]
     )
 
@@ -75,11 +89,20 @@ def fold(
                   [2., 4., 2.],
                   [1., 2., 1.]]]])
     """
+    if has_torch_function((input,)):
+        return handle_torch_function(
+            fold, (input,), input, output_size, kernel_size, dilation, padding, stride
+        )
+    tensor("fold: input", input)
+    size = pair("fold: output_size", output_size)
+    window = _window("fold", kernel_size, dilation, padding, stride)
+    folded = _traced_fold if torch.jit.is_tracing() else _fold
     if input.dim() == 2:
-        columns = input.unsqueeze(0)
-        return fold(columns, output_size, kernel_size, dilation, padding, stride).squeeze(0)
-    kernel, dilation, padding, stride = _window("fold", kernel_size, dilation, padding, stride)
-    size = _per_axis(output_size, 2)
+        return folded(input.unsqueeze(0), size, *window).squeeze(0)
+    return folded(input, size, *window)
+
+
+def _fold(input, size, kernel, dilation, padding, stride) -> Tensor:
     counts = _counts("fold", size, kernel, dilation, padding, stride)
     taps, cells = kernel[0] * kernel[1], counts[0] * counts[1]
     if input.dim() != 3 or input.shape[1] % taps != 0 or input.shape[2] != cells:
@@ -88,7 +111,7 @@ def fold(
             f"output_size {size} and kernel_size {kernel}, got shape {list(input.shape)}"
         )
     channels = input.shape[1] // taps
-    patches = input.view(-1, channels, *kernel, *counts).permute(0, 1, 4, 5, 2, 3)
+    patches = input.view(input.shape[0], channels, *kernel, *counts).permute(0, 1, 4, 5, 2, 3)
     for axis in (3, 2):  # (N, C, P, Q, R, S) to (N, C, P, W, R), then to (N, C, H, W)
         d, length = dilation[axis - 2], size[axis - 2] + 2 * padding[axis - 2]
         extent = d * (kernel[axis - 2] - 1) + 1
@@ -99,12 +122,24 @@ def fold(
         shape[axis] = length
         patches = torch.ops.aten.unfold_backward(patches, shape, axis, extent, stride[axis - 2])
     top, left = padding
-    return patches[..., top : top + size[0], left : left + size[1]]
+    return patches[..., top : top + size[0], left : left + size[1]].contiguous()
+
+
+_traced_unfold = _traced.operation(
+    "traced_unfold(Tensor input, SymInt[] kernel_size, SymInt[] dilation, SymInt[] padding, "
+    "SymInt[] stride) -> Tensor"
+)(_unfold)
+_traced_fold = _traced.operation(
+    "traced_fold(Tensor input, SymInt[] output_size, SymInt[] kernel_size, SymInt[] dilation, "
+    "SymInt[] padding, SymInt[] stride) -> Tensor"
+)(_fold)
 
 
 def _window(name: str, *arguments: Ints) -> list[tuple[int, ...]]:
-    lists = [_per_axis(value, 2) for value in arguments]
     labels = ("kernel_size", "dilation", "padding", "stride")
+    lists = [
+        pair(f"{name}: {label}", value) for label, value in zip(labels, arguments, strict=True)
+    ]
     for value, label, least in zip(lists, labels, (1, 1, 0, 1), strict=True):
         if len(value) != 2 or min(value) < least:
             raise RuntimeError(f"{name}: {label}: expected one or two ints >= {least}, got {value}")
