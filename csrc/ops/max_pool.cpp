@@ -160,7 +160,13 @@ struct Windows {
       at = axis == 0 ? along * input_size[first + 1] : at + along;
     }
     const Tensor none = taps == cpu::kNoTap;
-    const Tensor found = cells.flatten(-2).gather(-1, at.masked_fill(none, 0).flatten(-2));
+    // Not flatten, which the old vmap does not know: is_grads_batched and hessian(vectorize=True).
+    const auto rows = [&](const Tensor& maps) {
+      c10::SymDimVector size(maps.sym_sizes().begin(), maps.sym_sizes().end() - 1);
+      size.back() = maps.sym_size(first) * maps.sym_size(first + 1);
+      return maps.reshape_symint(size);
+    };
+    const Tensor found = rows(cells).gather(-1, rows(at.masked_fill(none, 0)));
     return found.view_symint(taps.sym_sizes()).masked_fill(none, 0);
   }
 };
