@@ -12,6 +12,7 @@ from cnn_ext.functional.algorithm import ALGORITHMS as ALGORITHMS
 from cnn_ext.functional.algorithm import convolution_algorithm, current_algorithm, default_algorithm
 from cnn_ext.functional.color_pca import color_pca
 from cnn_ext.functional.convolution import _conv as _conv
+from cnn_ext.functional.convolution import _pad_same as _pad_same
 from cnn_ext.functional.convolution import (
     conv1d,
     conv2d,

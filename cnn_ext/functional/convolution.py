@@ -306,6 +306,24 @@ def _conv_by_word(input, weight, bias, *arguments):
     return _conv(weight.dim() - 2, input, weight, bias, *arguments, operation)
 
 
+def _pad_same(input, kernel_size, stride, dilation, mode) -> Tensor:
+    """As ``padding="same"`` pads, with something else than zeros; recorded by tracers as one call."""
+    if has_torch_function((input,)):
+        return handle_torch_function(
+            _pad_same, (input,), input, kernel_size, stride, dilation, mode
+        )
+    if torch.jit.is_tracing():
+        return _traced_pad_same(input, kernel_size, stride, dilation, mode)
+    size = input.shape[-len(kernel_size) :]
+    return F.pad(input, padding_amounts("same", size, kernel_size, stride, dilation), mode)
+
+
+_traced_pad_same = _traced.operation(
+    "traced_pad_same(Tensor input, SymInt[] kernel_size, SymInt[] stride, SymInt[] dilation, "
+    "str mode) -> Tensor"
+)(_pad_same)
+
+
 def _conv_transpose(
     axes, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
 ) -> Tensor:

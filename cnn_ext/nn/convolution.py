@@ -68,7 +68,12 @@ class _Convolution(Layer, torch.nn.modules.conv._ConvNd):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding: Ints | str = self.padding
         if self.padding_mode != "zeros":
-            input = F.pad(input, self.padding_of(input.shape[-self.axes :]), self.padding_mode)
+            if padding == "same":
+                input = functional._pad_same(
+                    input, self.kernel_size, self.stride, self.dilation, self.padding_mode
+                )
+            else:  # it does not depend on the size
+                input = F.pad(input, self.padding_of((1,) * self.axes), self.padding_mode)
             padding = 0
         return self._convolve(input, weight, bias, padding)
 

@@ -182,7 +182,7 @@ struct MaxPoolNode : torch::autograd::Function<MaxPoolNode> {
     const auto [output, taps] = op.call(input, kernel_size, stride, padding, dilation, ceil_mode);
     Windows::write(context, input.sym_sizes(), kernel_size, stride, padding, dilation, ceil_mode);
     context->save_for_backward({taps});
-    context->mark_non_differentiable({taps});
+    // Not marked as without a derivative: bytes have none, and compiled autograd forbids it.
     return {output, taps};
   }
 
