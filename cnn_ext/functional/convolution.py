@@ -289,11 +289,26 @@ def _conv(
         padding = padding_amounts(padding, input.shape[-axes:], weight.shape[2:], stride, dilation)
     else:
         padding = integers(f"{name}: padding", padding, axes)
+    if weight.shape[0] < max(groups, 1):
+        raise RuntimeError(
+            f"{name}: weight: expected at least {groups} filters, one for each group, got shape "
+            f"{list(weight.shape)}"
+        )
     input, weight, bias = _autocast(input, weight, bias)
+    if input.shape[-axes - 1] == 0:
+        return _conv_of_nothing(axes, input, weight, bias, stride, padding, dilation, groups)
     arguments = stride, padding, dilation, groups, algorithm
     if input.dim() == axes + 1:
         return operation(input.unsqueeze(0), weight, bias, *arguments).squeeze(0)
     return operation(input, weight, bias, *arguments)
+
+
+def _conv_of_nothing(axes, input, weight, bias, stride, padding, dilation, groups) -> Tensor:
+    """Of no channels torch makes no channels, whatever the filters, and gradients of zero."""
+    if len(padding) == 2 * axes:
+        input, padding = F.pad(input, padding), 0
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
+    return convolve(input, weight, bias, stride, padding, dilation, groups)
 
 
 @_traced.operation(
@@ -362,6 +377,11 @@ def _conv_transpose_batch(
         raise RuntimeError(
             f"{name}: output_padding: expected at least 0 and less than the stride {stride} or the "
             f"dilation {dilation} of the same axis, got {output_padding}"
+        )
+    if 0 in weight.shape[:2]:
+        raise RuntimeError(
+            f"{name}: weight: expected at least 1 channel of input and output, got shape "
+            f"{list(weight.shape)}"
         )
     channels = weight.shape[1] * groups
     if bias is not None and bias.shape != (channels,):

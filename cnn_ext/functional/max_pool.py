@@ -65,6 +65,11 @@ def max_pool2d(
     step = () if stride is None else integers("max_pool2d: stride", stride, 2)
     if not step:
         step = size
+    if 0 in input.shape[-3:]:
+        raise RuntimeError(
+            "max_pool2d: input: expected at least one channel, of at least one cell, got shape "
+            f"{list(input.shape)}"
+        )
     if return_indices:
         return F.max_pool2d_with_indices(input, size, step, border, apart, ceil_mode)
     if not pool.has_kernel(input) or len(size) != 2 or size[0] * size[1] > pool.MOST_TAPS:

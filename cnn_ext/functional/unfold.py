@@ -37,9 +37,9 @@ def unfold(
         )
     tensor("unfold: input", input)
     window = _window("unfold", kernel_size, dilation, padding, stride)
-    if input.dim() not in (3, 4):
+    if input.dim() not in (3, 4) or 0 in input.shape[-3:]:
         raise RuntimeError(
-            f"unfold: input: expected 4 dimensions (N, C, H, W), or 3 without N, "
+            f"unfold: input: expected 4 dimensions (N, C, H, W), or 3 without N, none but N of 0, "
             f"got shape {list(input.shape)}"
         )
     unfolded = _traced_unfold if torch.jit.is_tracing() else _unfold
@@ -95,6 +95,8 @@ def fold(
         )
     tensor("fold: input", input)
     size = pair("fold: output_size", output_size)
+    if len(size) != 2:
+        raise RuntimeError(f"fold: output_size: expected one or two ints, got {size}")
     window = _window("fold", kernel_size, dilation, padding, stride)
     folded = _traced_fold if torch.jit.is_tracing() else _fold
     if input.dim() == 2:
@@ -105,12 +107,13 @@ def fold(
 def _fold(input, size, kernel, dilation, padding, stride) -> Tensor:
     counts = _counts("fold", size, kernel, dilation, padding, stride)
     taps, cells = kernel[0] * kernel[1], counts[0] * counts[1]
-    if input.dim() != 3 or input.shape[1] % taps != 0 or input.shape[2] != cells:
+    rows = input.shape[1] if input.dim() == 3 else 0
+    if rows == 0 or rows % taps != 0 or input.shape[2] != cells:
         raise RuntimeError(
             f"fold: input: expected (N, a multiple of {taps}, {cells}), or without N, for "
             f"output_size {size} and kernel_size {kernel}, got shape {list(input.shape)}"
         )
-    channels = input.shape[1] // taps
+    channels = rows // taps
     patches = input.view(input.shape[0], channels, *kernel, *counts).permute(0, 1, 4, 5, 2, 3)
     for axis in (3, 2):  # (N, C, P, Q, R, S) to (N, C, P, W, R), then to (N, C, H, W)
         d, length = dilation[axis - 2], size[axis - 2] + 2 * padding[axis - 2]
