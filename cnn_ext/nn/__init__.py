@@ -12,6 +12,9 @@ from cnn_ext.nn.convolution import (
     LazyConv1d,
     LazyConv2d,
     LazyConv3d,
+    LazyConvTranspose1d,
+    LazyConvTranspose2d,
+    LazyConvTranspose3d,
 )
 from cnn_ext.nn.linear import LazyLinear, Linear
 from cnn_ext.nn.local_response_norm import LocalResponseNorm
@@ -28,6 +31,9 @@ __all__: list[str] = [
     "LazyConv1d",
     "LazyConv2d",
     "LazyConv3d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
+    "LazyConvTranspose3d",
     "LazyLinear",
     "Linear",
     "LocalResponseNorm",

@@ -1,4 +1,4 @@
-"""``Conv*d``, ``ConvTranspose*d`` and ``LazyConv*d``: drop-in subclasses of their ``torch.nn`` twins.
+"""``Conv*d``, ``ConvTranspose*d`` and their lazy forms: drop-in subclasses of their ``torch.nn`` twins.
 
 Same constructor, ``state_dict`` keys, initial values and representation; the arithmetic is
 :mod:`cnn_ext.functional`'s. An instance differs from its twin in its class alone, unless it was built
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from cnn_ext import functional
 from cnn_ext.functional import Ints, padding_amounts
+from cnn_ext.nn._layer import Layer
 
 
-class _Convolution(torch.nn.modules.conv._ConvNd):
+class _Convolution(Layer, torch.nn.modules.conv._ConvNd):
     """What our modules have and their twins do not; listed before the twin among the bases."""
 
     axes: int
@@ -67,7 +68,12 @@ class _Convolution(torch.nn.modules.conv._ConvNd):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding: Ints | str = self.padding
         if self.padding_mode != "zeros":
-            input = F.pad(input, self.padding_of(input.shape[-self.axes :]), self.padding_mode)
+            if padding == "same":
+                input = functional._pad_same(
+                    input, self.kernel_size, self.stride, self.dilation, self.padding_mode
+                )
+            else:  # it does not depend on the size
+                input = F.pad(input, self.padding_of((1,) * self.axes), self.padding_mode)
             padding = 0
         return self._convolve(input, weight, bias, padding)
 
@@ -94,7 +100,7 @@ def _set_algorithm(module: torch.nn.Module, name: str) -> None:
         module.algorithm = name  # type: ignore[assignment]
 
 
-class _ConvolutionTranspose(torch.nn.modules.conv._ConvTransposeNd):
+class _ConvolutionTranspose(Layer, torch.nn.modules.conv._ConvTransposeNd):
     """The same for transposed convolution."""
 
     axes: int
@@ -262,13 +268,13 @@ class ConvTranspose3d(_ConvolutionTranspose, torch.nn.ConvTranspose3d):
     convolve = staticmethod(functional.conv_transpose3d)
 
 
-class LazyConv1d(torch.nn.LazyConv1d):
+class LazyConv1d(Layer, torch.nn.LazyConv1d):
     """A :class:`Conv1d` that learns its input channels from its first input, as :class:`LazyConv2d`."""
 
     cls_to_become = Conv1d  # type: ignore[assignment]
 
 
-class LazyConv2d(torch.nn.LazyConv2d):
+class LazyConv2d(Layer, torch.nn.LazyConv2d):
     """A :class:`Conv2d` that learns its input channels from its first input.
 
     Example:
@@ -280,7 +286,31 @@ class LazyConv2d(torch.nn.LazyConv2d):
     cls_to_become = Conv2d  # type: ignore[assignment]
 
 
-class LazyConv3d(torch.nn.LazyConv3d):
+class LazyConv3d(Layer, torch.nn.LazyConv3d):
     """A :class:`Conv3d` that learns its input channels from its first input, as :class:`LazyConv2d`."""
 
     cls_to_become = Conv3d  # type: ignore[assignment]
+
+
+class LazyConvTranspose1d(Layer, torch.nn.LazyConvTranspose1d):
+    """A :class:`ConvTranspose1d` that learns its input channels, as :class:`LazyConvTranspose2d`."""
+
+    cls_to_become = ConvTranspose1d  # type: ignore[assignment]
+
+
+class LazyConvTranspose2d(Layer, torch.nn.LazyConvTranspose2d):
+    """A :class:`ConvTranspose2d` that learns its input channels from its first input.
+
+    Example:
+        >>> layer = LazyConvTranspose2d(8, 3)
+        >>> layer(torch.zeros(1, 5, 4, 4)).shape, layer.in_channels, type(layer) is ConvTranspose2d
+        (torch.Size([1, 8, 6, 6]), 5, True)
+    """
+
+    cls_to_become = ConvTranspose2d  # type: ignore[assignment]
+
+
+class LazyConvTranspose3d(Layer, torch.nn.LazyConvTranspose3d):
+    """A :class:`ConvTranspose3d` that learns its input channels, as :class:`LazyConvTranspose2d`."""
+
+    cls_to_become = ConvTranspose3d  # type: ignore[assignment]

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from cnn_ext import functional
+from cnn_ext.nn._layer import Layer
 
 
-class Linear(torch.nn.Linear):
+class Linear(Layer, torch.nn.Linear):
     """:class:`torch.nn.Linear`, computed by :func:`cnn_ext.functional.linear`.
 
     Example:
@@ -21,7 +22,7 @@ class Linear(torch.nn.Linear):
         return functional.linear(input, self.weight, self.bias)
 
 
-class LazyLinear(torch.nn.LazyLinear):
+class LazyLinear(Layer, torch.nn.LazyLinear):
     """A :class:`Linear` that learns the size of its input from the first.
 
     Example:

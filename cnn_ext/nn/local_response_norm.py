@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from cnn_ext import functional
+from cnn_ext.nn._layer import Layer
 
 
-class LocalResponseNorm(torch.nn.LocalResponseNorm):
+class LocalResponseNorm(Layer, torch.nn.LocalResponseNorm):
     """:class:`torch.nn.LocalResponseNorm`, computed by :func:`cnn_ext.functional.local_response_norm`.
 
     Args:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from cnn_ext import functional
+from cnn_ext.nn._layer import Layer
 
 
-class MaxPool2d(torch.nn.MaxPool2d):
+class MaxPool2d(Layer, torch.nn.MaxPool2d):
     """:class:`torch.nn.MaxPool2d`, computed by :func:`cnn_ext.functional.max_pool2d`.
 
     For the gradient it keeps a byte for every output.

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType
+from torch._functorch.autograd_function import custom_function_call
+from torch._subclasses.functional_tensor import FunctorchFunctionalizeAPI
 from torch.autograd import Function, forward_ad
 
 
@@ -37,3 +40,22 @@ def door(
         return operation(*arguments)
 
     return call
+
+
+_no_rule = custom_function_call.functorch_table[TransformType.Functionalize]
+
+
+def _functionalize(interpreter: Any, function: type[Function], *operands: Any) -> Any:
+    """torch.func.functionalize for our Functions, which change no argument: one level further down.
+
+    torch has no rule for any Function and raises; others' are left to it.
+    """
+    if not function.__module__.startswith("cnn_ext.ops."):
+        return _no_rule(interpreter, function, *operands)
+    level = FunctorchFunctionalizeAPI(interpreter)
+    with level.redispatch_to_next():
+        result = custom_function_call(function, *level.unwrap_tensors(operands))
+    return level.wrap_tensors(result)
+
+
+custom_function_call.functorch_table[TransformType.Functionalize] = _functionalize

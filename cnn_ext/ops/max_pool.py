@@ -112,7 +112,9 @@ def winners(
         start = torch.arange(taps.shape[axis - 2], device=taps.device) * stride[axis] - padding[axis]
         axes.append((start if axis else start.unsqueeze(1)) + along * dilation[axis])
     at = (axes[0] * input_size[-1] + axes[1]).masked_fill(taps == NO_TAP, 0)
-    found = cells.flatten(-2).gather(-1, at.flatten(-2)).view_as(taps)
+    # Not flatten, which the old vmap does not know: hessian(vectorize=True).
+    rows, at = (maps.reshape(*maps.shape[:-2], maps.shape[-2] * maps.shape[-1]) for maps in (cells, at))
+    found = rows.gather(-1, at).view(taps.shape)
     return found.masked_fill(taps == NO_TAP, 0)
 
 

@@ -158,7 +158,13 @@ struct Windows {
       at = axis == 0 ? along * input_size[first + 1] : at + along;
     }
     const Tensor none = taps == cpu::kNoTap;
-    const Tensor found = cells.flatten(-2).gather(-1, at.masked_fill(none, 0).flatten(-2));
+    // Not flatten, which the old vmap does not know: is_grads_batched and hessian(vectorize=True).
+    const auto rows = [&](const Tensor& maps) {
+      c10::SymDimVector size(maps.sym_sizes().begin(), maps.sym_sizes().end() - 1);
+      size.back() = maps.sym_size(first) * maps.sym_size(first + 1);
+      return maps.reshape_symint(size);
+    };
+    const Tensor found = rows(cells).gather(-1, rows(at.masked_fill(none, 0)));
     return found.view_symint(taps.sym_sizes()).masked_fill(none, 0);
   }
 };
@@ -174,7 +180,7 @@ struct MaxPoolNode : torch::autograd::Function<MaxPoolNode> {
     const auto [output, taps] = op.call(input, kernel_size, stride, padding, dilation, ceil_mode);
     Windows::write(context, input.sym_sizes(), kernel_size, stride, padding, dilation, ceil_mode);
     context->save_for_backward({taps});
-    context->mark_non_differentiable({taps});
+    // Not marked as without a derivative: bytes have none, and compiled autograd forbids it.
     return {output, taps};
   }
 

@@ -1,4 +1,4 @@
-"""The twin of torch.nn.functional: argument sugar, padding words, the choice of algorithm."""
+"""The twin of torch.nn.functional: argument sugar and padding words of convolution."""
 
 import inspect
 
@@ -108,62 +108,80 @@ def test_arguments_come_in_torchs_order_with_torchs_defaults(ours, theirs):
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters[7:])
 
 
-class Algorithms(torch.utils._python_dispatch.TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.namespace == "cnn_ext":
-            self.seen.append(args[-1])
-        return function(*args, **(kwargs or {}))
+# ------------------------------------------------------------------ shapes at the edge of the empty
 
 
-def used_by(**keywords):
-    with Algorithms() as algorithms:
-        conv2d(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), **keywords)
-    return algorithms.seen
+def outcome(function, *arguments):
+    """The result and the gradients of its sum, or the kind of error."""
+    tensors = [a.clone().requires_grad_() if isinstance(a, torch.Tensor) else a for a in arguments]
+    try:
+        result = function(*tensors)
+    except RuntimeError:
+        return RuntimeError
+    leaves = [t for t in tensors if isinstance(t, torch.Tensor)]
+    return result, *torch.autograd.grad(result.sum(), leaves)
 
 
-def test_the_algorithm_is_chosen_per_call_per_block_and_per_process():
-    assert used_by() == ["auto"]
-    assert used_by(algorithm="im2col") == ["im2col"]
-    with cnn_ext.default_algorithm("im2col"):
-        assert used_by() == ["im2col"]
-        assert used_by(algorithm="implicit_gemm") == ["implicit_gemm"]
-        with cnn_ext.default_algorithm("implicit_gemm"):
-            assert used_by() == ["implicit_gemm"]
-        assert used_by() == ["im2col"]
-    assert used_by() == ["auto"]
-    cnn_ext.default_algorithm("im2col")
-    assert used_by() == ["im2col"]
+def assert_same_outcome(ours, theirs, *arguments):
+    a, b = outcome(ours, *arguments), outcome(theirs, *arguments)
+    if RuntimeError in (a, b):
+        assert a is b
+        return
+    for one, other in zip(a, b, strict=True):
+        torch.testing.assert_close(one, other)
 
 
-def test_the_block_ends_with_an_error_too():
-    with pytest.raises(KeyError), cnn_ext.default_algorithm("im2col"):
-        raise KeyError
-    assert used_by() == ["auto"]
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("cells", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 2])
+def test_transposed_convolution_where_output_padding_alone_makes_the_result_non_empty(
+    length, cells, stride
+):
+    input, weight = torch.randn(2, 2, length).double(), torch.randn(2, 3, cells).double()
+    for padding in range(4):
+        for more in range(3):
+            for dilation in (1, 2):
+                arguments = (stride, padding, more, 1, dilation)
+                assert_same_outcome(
+                    functional.conv_transpose1d, F.conv_transpose1d, input, weight,
+                    torch.randn(3).double(), *arguments,
+                )  # fmt: skip
 
 
-def test_an_unknown_algorithm_is_refused():
-    with pytest.raises(ValueError, match=r"name: expected one of .* got 'fft'"):
-        cnn_ext.default_algorithm("fft")
-    assert used_by() == ["auto"]
-    with pytest.raises(RuntimeError, match=r'algorithm: expected .* got "fft"'):
-        used_by(algorithm="fft")
+def test_a_transposed_result_that_no_input_reaches_is_the_bias():
+    input, weight = torch.randn(1, 1, 1, 3), torch.randn(1, 2, 1, 1)
+    output = functional.conv_transpose2d(input, weight, torch.tensor([5.0, 7.0]), 3, 1, (2, 0))
+    assert output.shape == (1, 2, 1, 5)
+    assert output.tolist() == [[[[5.0] * 5], [[7.0] * 5]]]
 
 
-def test_compiled_code_obeys_the_block():
-    torch._dynamo.reset()
-    graphs = []
+@pytest.mark.parametrize("name", ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_without_channels_or_filters_it_does_as_torch(name, groups):
+    axes = int(name[-2])
+    for channels in (0, 2):
+        for filters in (0, 4):
+            first, second = (channels, filters) if "transpose" in name else (filters, channels)
+            input = torch.randn(2, channels, *(5, 4, 3)[:axes])
+            weight = torch.randn(first, second // groups, *(1,) * axes)
+            for bias in (None, torch.randn(filters)):
+                extras = (1, 0, 0, groups) if "transpose" in name else (1, 0, 1, groups)
+                assert_same_outcome(
+                    getattr(functional, name), getattr(F, name), input, weight, bias, *extras
+                )
 
-    def backend(graph, _inputs):
-        graphs.append(graph.print_readable(print_output=False))
-        return graph
 
-    compiled = torch.compile(conv2d, backend=backend, fullgraph=True)
-    for name in ("auto", "im2col", "auto"):
-        with cnn_ext.default_algorithm(name):
-            compiled(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3))
-    assert ["'auto'" in graph for graph in graphs] == [True, False]  # the third is the first again
-    assert ["'im2col'" in graph for graph in graphs] == [False, True]
+def test_torchs_own_test_of_an_empty_channel_passes():
+    layer, input = cnn_ext.nn.Conv1d(0, 8, 2, stride=2), torch.randn(2, 0, 15, requires_grad=True)
+    layer(input).sum().backward()
+    assert layer.bias.grad.tolist() == [0.0] * 8
+
+
+def test_integers_in_float32_are_exact_without_winograd():
+    input = torch.randint(-3, 3, (1, 16, 40, 40)).float()
+    weight = torch.randint(-3, 3, (16, 16, 3, 3)).float()
+    exact = F.conv2d(input.double(), weight.double())
+    assert functional.convolution_algorithm(input.shape, weight.shape) == "winograd"
+    assert not torch.equal(conv2d(input, weight).double(), exact)  # the limit that is documented
+    with cnn_ext.default_algorithm("implicit_gemm"):
+        assert torch.equal(conv2d(input, weight).double(), exact)
