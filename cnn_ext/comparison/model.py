@@ -1,9 +1,9 @@
-"""Two builds of one network, measured against each other and against float64.
+"""Two builds of one network, measured layer by layer against each other and against float64.
 
 :func:`compare` takes any network apart: it runs it in float64 on torch's layers, keeps what goes into
 every layer and the gradient that comes back, and gives exactly these to our layer, to torch's and to
 torch's in float64. So each layer answers for itself alone, and the first that is wrong is the first in
-the table. :func:`layer_errors`, for the demonstration, lets errors run through the network instead.
+the table. :mod:`cnn_ext.comparison.training` lets errors run through the network instead.
 """
 
 from __future__ import annotations
@@ -25,28 +25,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnn_ext import functional, nn
+from cnn_ext.comparison.errors import relative_error
+from cnn_ext.comparison.report import Layer, Measured, Report
 from cnn_ext.models.convert import convert, left_alone, revert
 from cnn_ext.nn.convolution import _Convolution
 from cnn_ext.receptive_field import follow
-from cnn_ext.training.report import Layer, Measured, Report
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 # A layer parts from torch's where its error against float64 is more than FACTOR times torch's own and
 # more than FLOOR roundings: sums of a few thousand terms in another order stay well below both.
 FACTOR, FLOOR = 10.0, 32.0
-
-
-def relative_error(value: Tensor, exact: Tensor) -> float:
-    """The root mean square of the error over that of the exact values.
-
-    Example:
-        >>> relative_error(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0]))
-        0.1
-    """
-    exact = exact.double()
-    error = (value.double() - exact).norm() / exact.norm()
-    return 0.0 if not exact.any() and not value.any() else error.item()
 
 
 def compare(model: torch.nn.Module, x: Any, *, rounds: int = 5, progress: bool | None = None) -> Report:
@@ -416,85 +403,3 @@ def chosen_algorithm(module: torch.nn.Module, call: Call) -> str | None:
 
 def _input(call: Call) -> Tensor:
     return next(iter((*call.arguments, *call.keywords.values())))
-
-
-@dataclass(frozen=True)
-class LayerErrors:
-    """Relative rms errors against float64 of one layer, within the whole network."""
-
-    layer: str
-    output: float | None
-    grad_output: float | None  # of the loss in the layer's output
-    grad_weight: float | None  # None: the layer has no weight
-
-
-def layer_errors(
-    network: torch.nn.Module, exact: torch.nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]
-) -> list[LayerErrors]:
-    """The error of each layer's output and gradients, over one batch.
-
-    Args:
-        network: in float32.
-        exact: the same network on operations to trust, with the same keys; its weights are replaced
-            by the network's, in float64.
-        loss: of output and labels.
-        batch: images and labels.
-    """
-    exact = copy.deepcopy(exact).double()
-    exact.load_state_dict(network.state_dict())
-    images, labels = batch
-    ours = _record(network, loss, images, labels)
-    theirs = _record(exact, loss, images.double(), labels)
-
-    def errors(name: str) -> list[float | None]:
-        pairs = zip(ours[name], theirs[name], strict=True)
-        return [None if a is None or b is None else relative_error(a, b) for a, b in pairs]
-
-    return [LayerErrors(name, *errors(name)) for name in ours]
-
-
-def _record(network, loss, images, labels) -> dict[str, list[Tensor | None]]:
-    """Of every child that was called: its last output, and gradients of the loss there."""
-    network = copy.deepcopy(network)
-    outputs: dict[str, Tensor] = {}
-
-    def hook(name: str):
-        def record(_module, _inputs, output):
-            output.retain_grad()
-            outputs[name] = output
-
-        return record
-
-    for name, module in network.named_children():
-        module.register_forward_hook(hook(name))
-    loss(network(images), labels).backward()
-    weights = dict(network.named_parameters())
-    return {
-        name: [output.detach(), output.grad, getattr(weights.get(f"{name}.weight"), "grad", None)]
-        for name, output in outputs.items()
-    }
-
-
-def step_seconds(
-    networks: Sequence[torch.nn.Module],
-    loss: Loss,
-    batch: tuple[Tensor, Tensor],
-    rounds: int = 100,
-) -> list[float]:
-    """The median time of a training step – forward, backward, SGD – of each network.
-
-    The networks take turns, so that all of them meet the machine in the same state.
-    """
-    images, labels = batch
-    networks = [copy.deepcopy(network) for network in networks]
-    optimizers = [torch.optim.SGD(network.parameters(), lr=1e-4) for network in networks]
-    seconds: list[list[float]] = [[] for _ in networks]
-    for round_ in range(rounds + 5):
-        for i, (network, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
-            start = time.perf_counter()
-            loss(network(images), labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if round_ >= 5:  # the first few warm up
-                seconds[i].append(time.perf_counter() - start)
-    return [statistics.median(times) for times in seconds]

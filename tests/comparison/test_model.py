@@ -10,7 +10,8 @@ from torch import nn
 import cnn_ext
 from cnn_ext import cli
 from cnn_ext.models import alexnet
-from cnn_ext.training.compare import compare, layer_errors, on_torch, relative_error, step_seconds
+from cnn_ext.comparison import compare, layer_errors, relative_error, step_seconds
+from cnn_ext.comparison.model import on_torch
 
 BATCH = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
 LOSS = nn.CrossEntropyLoss()
