@@ -9,9 +9,9 @@ from torch import nn
 
 import cnn_ext
 from cnn_ext import cli
-from cnn_ext.models import alexnet
 from cnn_ext.comparison import compare, layer_errors, relative_error, step_seconds
 from cnn_ext.comparison.model import on_torch
+from cnn_ext.models import alexnet
 
 BATCH = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
 LOSS = nn.CrossEntropyLoss()
