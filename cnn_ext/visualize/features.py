@@ -11,8 +11,8 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from cnn_ext._inspection import Call, looking_at, watch
-from cnn_ext.matrix import ReceptiveField, receptive_field
-from cnn_ext.receptive_field import follow
+from cnn_ext.matrix import ReceptiveField
+from cnn_ext.receptive_field import fields_of
 from cnn_ext.visualize.images import sheet, show
 
 
@@ -60,14 +60,6 @@ def filters(network: torch.nn.Module, layer: str, columns: int = 8) -> Figure:
         raise ValueError(f"layer: expected a convolution over images, got {layer!r}")
     images = list(weight if weight.shape[1] == 3 else weight[:, :1])
     return sheet(images, columns, f"{layer}: {len(images)} filters")
-
-
-def fields_of(network: torch.nn.Module, size: Sequence[int]) -> dict[str, ReceptiveField]:
-    """Receptive fields: by arithmetic, or by experiment where that cannot follow the network."""
-    try:
-        return follow(network, size)
-    except ValueError:
-        return receptive_field(network, size)
 
 
 def exciting_patches(
