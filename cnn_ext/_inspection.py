@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import random
 import sys
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ def own_modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     return {name: m for name, m in model.named_modules() if m not in of_parametrizations}
 
 
-@dataclass
+@dataclasses.dataclass
 class Call:
     """One call of a module."""
 
@@ -109,8 +109,23 @@ def watch(
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in what a module takes or gives: a tensor, or tuples, lists and dictionaries."""
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    """The tensors in what a module takes or gives: alone, or in containers and data classes."""
+    found = []
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            found += tensors_in([getattr(leaf, field.name) for field in dataclasses.fields(leaf)])
+        elif isinstance(leaf, Mapping):
+            found += tensors_in(list(leaf.values()))
+    return found
+
+
+def new_parameters(parameters: Iterable[torch.nn.Parameter], seen: set[int]) -> int:
+    """Numbers in those parameters that are not among the seen ones, where they are from now on."""
+    found = {id(p): p for p in parameters if id(p) not in seen}
+    seen.update(found)
+    return sum(p.numel() for p in found.values())
 
 
 def with_values(model: torch.nn.Module) -> torch.nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cnn_ext._inspection import copied, preserved
 from cnn_ext.comparison.errors import relative_error
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -38,11 +38,13 @@ def layer_errors(
         loss: of output and labels.
         batch: images and labels.
     """
-    exact = copy.deepcopy(exact).double()
+    exact = copied(exact).double()
     exact.load_state_dict(network.state_dict())
     images, labels = batch
-    ours = _record(network, loss, images, labels)
-    theirs = _record(exact, loss, images.double(), labels)
+    with preserved(network):
+        ours = _record(network, loss, images, labels)
+    with preserved(exact):
+        theirs = _record(exact, loss, images.double(), labels)
 
     def errors(name: str) -> list[float | None]:
         pairs = zip(ours[name], theirs[name], strict=True)
@@ -53,7 +55,7 @@ def layer_errors(
 
 def _record(network, loss, images, labels) -> dict[str, list[Tensor | None]]:
     """Of every child that was called: its last output, and gradients of the loss there."""
-    network = copy.deepcopy(network)
+    network = copied(network)
     outputs: dict[str, Tensor] = {}
 
     def hook(name: str):
@@ -84,15 +86,16 @@ def step_seconds(
     The networks take turns, so that all of them meet the machine in the same state.
     """
     images, labels = batch
-    networks = [copy.deepcopy(network) for network in networks]
+    networks = [copied(network) for network in networks]
     optimizers = [torch.optim.SGD(network.parameters(), lr=1e-4) for network in networks]
     seconds: list[list[float]] = [[] for _ in networks]
-    for round_ in range(rounds + 5):
-        for i, (network, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
-            start = time.perf_counter()
-            loss(network(images), labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if round_ >= 5:  # the first few warm up
-                seconds[i].append(time.perf_counter() - start)
+    with preserved():  # which the numbers are that dropout draws
+        for round_ in range(rounds + 5):
+            for i, (network, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
+                start = time.perf_counter()
+                loss(network(images), labels).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                if round_ >= 5:  # the first few warm up
+                    seconds[i].append(time.perf_counter() - start)
     return [statistics.median(times) for times in seconds]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -16,7 +16,16 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnn_ext._inspection import Call, example, looking_at, own_modules, tensors_in, watch, with_values
+from cnn_ext._inspection import (
+    Call,
+    example,
+    looking_at,
+    new_parameters,
+    own_modules,
+    tensors_in,
+    watch,
+    with_values,
+)
 from cnn_ext.models.lenet5 import Subsampling, TableConv2d
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
@@ -103,7 +112,7 @@ def _rows(model: nn.Module, input_size: Any, mode: contextlib.AbstractContextMan
         of_call = counter.get_total_flops() - call.before
         own = of_call - inside.pop()
         inside[-1] += of_call
-        parameters = _new(call.module.parameters(recurse=call.is_layer), seen)
+        parameters = new_parameters(call.module.parameters(recurse=call.is_layer), seen)
         if call.is_layer or own or parameters:
             outputs = tensors_in(output)
             work = _multiply_adds(call, own, outputs)
@@ -120,7 +129,7 @@ def _rows(model: nn.Module, input_size: Any, mode: contextlib.AbstractContextMan
         else:
             run(example(model, input_size))
     for name, module in own_modules(model).items():
-        if parameters := _new(module.parameters(recurse=False), seen):
+        if parameters := new_parameters(module.parameters(recurse=False), seen):
             rows.append(_row(name, module, [], parameters, 0))
     return rows
 
@@ -129,13 +138,6 @@ def _row(name: str, module: nn.Module, outputs: Sequence[Tensor], parameters: in
     kind = parametrize.type_before_parametrizations(module).__name__
     shape = tuple(outputs[0].shape[1:]) if outputs else None
     return Layer(name, kind, _family(module), shape, parameters, work)
-
-
-def _new(parameters: Iterable[nn.Parameter], seen: set[int]) -> int:
-    """Numbers in those parameters that are not among the seen ones, where they are from now on."""
-    found = {id(p): p for p in parameters if id(p) not in seen}
-    seen.update(found)
-    return sum(p.numel() for p in found.values())
 
 
 def _multiply_adds(call: Call, operations: int, outputs: Sequence[Tensor]) -> int:

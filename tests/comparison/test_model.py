@@ -64,6 +64,9 @@ def test_relative_error_of_nothing_is_nothing():
 class Twice(nn.Conv2d):
     """Somebody's own."""
 
+    def forward(self, input):
+        return 2 * super().forward(input)
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -212,9 +215,12 @@ def test_networks_with_branches_attention_and_several_outputs_are_served():
 
 
 def test_what_was_left_alone_is_told():
-    report = report_of(nn.Sequential(Twice(2, 2, 3)))
-    assert "Twice is a subclass" in report.left_alone["0"]
-    assert "Left alone: 0" in str(report)
+    report = report_of(nn.Sequential(Twice(2, 2, 3), nn.Conv2d(2, 2, 3)))
+    assert report.left_alone == {"0": "Twice has a forward of its own"}
+    assert report.share_left_alone == 0.5
+    assert "Left alone: 0: Twice has a forward of its own. That is 50% of the parameters." in str(
+        report
+    )
 
 
 def test_the_report_is_table_frame_picture_page_and_json():
