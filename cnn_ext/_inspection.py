@@ -31,10 +31,11 @@ def copied(model: torch.nn.Module) -> torch.nn.Module:
         TypeError: the copy is the model itself or shares a module with it.
     """
     memo = {
-        id(value): value.detach().clone()
+        id(value): _copied_tensor(value)
         for module in model.modules()
         for value in tree_leaves(list(vars(module).values()))
-        if isinstance(value, Tensor) and not value.is_leaf
+        if isinstance(value, Tensor)
+        and (isinstance(value, torch.nn.UninitializedBuffer) or not value.is_leaf)
     }
     result = copy.deepcopy(model, memo)
     theirs = {id(module): name for name, module in model.named_modules()}
@@ -54,6 +55,13 @@ def copied(model: torch.nn.Module) -> torch.nn.Module:
             if not getattr(module, hooks, True):
                 getattr(module, hooks).update(getattr(original, hooks))
     return result
+
+
+def _copied_tensor(tensor: Tensor) -> Tensor:
+    """A copy of a tensor that torch cannot copy."""
+    if isinstance(tensor, torch.nn.UninitializedBuffer):
+        return torch.nn.UninitializedBuffer(device=tensor.device, dtype=tensor.dtype)
+    return tensor.detach().clone()
 
 
 def own_modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
@@ -195,6 +203,7 @@ SWITCHES = [
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_num_threads, torch.set_num_threads),
+    (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
 ]
 CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -159,7 +160,7 @@ def _calls(model: torch.nn.Module, inputs: tuple) -> tuple[dict[str, Call], dict
         if not isinstance(module, torch.jit.ScriptModule):
             module.register_forward_pre_hook(keep(name), with_kwargs=True)
     with counter:
-        outputs = exact(*tree_map(lambda v: _leaf(v, torch.double), inputs))
+        outputs = exact(*_clones(tree_map(lambda v: _leaf(v, torch.double), inputs)))
     flops[""] = counter.get_total_flops()
     _backward(outputs, None)
     return calls, flops
@@ -222,7 +223,7 @@ def _layer(
     floor = FLOOR * next(torch.finfo(t.dtype).eps for t in tensors if _differentiable(t))
     return Layer(
         name=name,
-        kind=type(ours).__name__,
+        kind=type_before_parametrizations(theirs).__name__,
         algorithm=algorithm,
         input_shape=tuple(tensors[0].shape),
         output_shape=tuple(tensors[-1].shape),
@@ -321,10 +322,7 @@ def _run(module: torch.nn.Module, call: Call, dtype: torch.dtype | None) -> _Res
     """One forward and backward pass."""
     arguments, keywords = tree_map(lambda v: _leaf(v, dtype), (call.arguments, call.keywords))
     leaves = list(filter(_differentiable, tensors_in((arguments, keywords))))
-    # In-place layers may not write to leaves.
-    arguments, keywords = tree_map(
-        lambda v: v.clone() if _differentiable(v) else v, (arguments, keywords)
-    )
+    arguments, keywords = _clones((arguments, keywords))
     weights = {p.data_ptr(): 0 for p in (*module.parameters(), *module.buffers())}
     kept: dict[int, int] = {}
 
@@ -380,6 +378,11 @@ def _as(value: Any, dtype: torch.dtype | None) -> Any:
 def _leaf(value: Any, dtype: torch.dtype | None) -> Any:
     copied = _as(value, dtype)
     return copied.requires_grad_() if _differentiable(copied) else copied
+
+
+def _clones(values: Any) -> Any:
+    """What in-place layers may write to, as they may not to leaves."""
+    return tree_map(lambda v: v.clone() if _differentiable(v) else v, values)
 
 
 def _double(module: torch.nn.Module) -> torch.nn.Module:
