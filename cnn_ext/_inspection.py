@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
          "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs",
@@ -116,6 +118,21 @@ def watch(
             module.register_forward_hook(after)
 
 
+@contextlib.contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """torch's flop counter, with attention as the matrix products that it is made of.
+
+    The counter does not know the single operations that torch has for it on the CPU.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
 def tensors_in(value: Any) -> list[Tensor]:
     """The tensors in what a module takes or gives: alone, or in containers and data classes."""
     found = []
@@ -203,7 +220,6 @@ SWITCHES = [
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_num_threads, torch.set_num_threads),
-    (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
 ]
 CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 

@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.utils._pytree import tree_map
-from torch.utils.flop_counter import FlopCounterMode
 
 from cnn_ext import _inspection as inspection
 from cnn_ext import functional, nn
@@ -135,7 +134,6 @@ def _calls(model: torch.nn.Module, inputs: tuple) -> tuple[dict[str, Call], dict
     calls: dict[str, Call] = {}
     flops: dict[str, int] = defaultdict(int)
     kept: dict[str, tuple[tuple, dict]] = {}
-    counter = FlopCounterMode(display=False)
 
     def keep(name: str) -> Callable:  # before anything in place touches them
         def hook(_module: torch.nn.Module, arguments: tuple, keywords: dict) -> None:
@@ -155,11 +153,11 @@ def _calls(model: torch.nn.Module, inputs: tuple) -> tuple[dict[str, Call], dict
             if tensor.requires_grad:
                 tensor.register_hook(lambda g, i=i: gradients.__setitem__(i, _as(g, dtype)))
 
-    inspection.watch(exact, end, start=lambda module: counter.get_total_flops())
+    inspection.watch(exact, end, start=lambda _module: counter.get_total_flops())
     for name, module in inspection.own_modules(exact).items():
         if not isinstance(module, torch.jit.ScriptModule):
             module.register_forward_pre_hook(keep(name), with_kwargs=True)
-    with counter:
+    with inspection.counting() as counter:
         outputs = exact(*_clones(tree_map(lambda v: _leaf(v, torch.double), inputs)))
     flops[""] = counter.get_total_flops()
     _backward(outputs, None)

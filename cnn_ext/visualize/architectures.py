@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Polygon
@@ -15,10 +14,10 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
-from torch.utils.flop_counter import FlopCounterMode
 
 from cnn_ext._inspection import (
     Call,
+    counting,
     example,
     looking_at,
     new_parameters,
@@ -102,7 +101,6 @@ def _rows(model: nn.Module, input_size: Any, mode: contextlib.AbstractContextMan
     """The table, by a run in a mode."""
     rows: list[Layer] = []
     seen: set[int] = set()  # parameters
-    counter = FlopCounterMode(display=False)
     inside = [0]  # for each module that runs, and the model's caller: the operations of its own calls
 
     def start(_module: nn.Module) -> int:
@@ -123,8 +121,7 @@ def _rows(model: nn.Module, input_size: Any, mode: contextlib.AbstractContextMan
         arguments = argument if isinstance(argument, tuple) else (argument,)
         model(*arguments)
 
-    with looking_at(model), mode, counter:
-        torch.backends.mha.set_fastpath_enabled(False)  # one operation that the counter does not know
+    with looking_at(model), mode, counting() as counter:
         watch(model, end, start)
         if isinstance(input_size, Tensor) or any(isinstance(v, Tensor) for v in input_size):
             run(input_size)
