@@ -83,8 +83,10 @@ class Call:
 
     name: str
     module: torch.nn.Module
+    caller: Call | None
+    before: Any  # what `start` gave
     is_layer: bool = True  # it called no other module
-    before: Any = None  # what `start` gave
+    inside: int = 0  # for the user to count something of the calls inside
 
 
 def watch(
@@ -101,9 +103,10 @@ def watch(
 
     def before(name: str) -> Callable:
         def hook(module: torch.nn.Module, _inputs: Any) -> None:
-            if running:
-                running[-1].is_layer = False
-            running.append(Call(name, module, before=start(module)))
+            caller = running[-1] if running else None
+            if caller:
+                caller.is_layer = False
+            running.append(Call(name, module, caller, start(module)))
 
         return hook
 

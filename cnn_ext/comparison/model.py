@@ -37,7 +37,7 @@ from cnn_ext.receptive_field import follow
 # A layer parts from torch's where its error against float64 is more than FACTOR times torch's own and
 # more than FLOOR roundings: sums of a few thousand terms in another order stay well below both.
 FACTOR, FLOOR = 10.0, 32.0
-MOST_PROBED = 128  # rows and columns of the image, one evaluation each in an experiment
+MOST_PROBED = 48  # rows and columns of the image, one evaluation each in an experiment
 SHOWN = 3  # shapes in a message
 
 
@@ -221,7 +221,7 @@ def _layer(
     floor = FLOOR * next(torch.finfo(t.dtype).eps for t in tensors if _differentiable(t))
     return Layer(
         name=name,
-        kind=type_before_parametrizations(theirs).__name__,
+        kind=type_before_parametrizations(ours).__name__,
         algorithm=algorithm,
         input_shape=tuple(tensors[0].shape),
         output_shape=tuple(tensors[-1].shape),

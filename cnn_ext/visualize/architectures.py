@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -91,42 +91,52 @@ def layers(model: nn.Module, input_size: Sequence[int] | Tensor | tuple[Tensor, 
         squash ScaledTanh (6, 28, 28) 0 0
         s2 Subsampling (6, 14, 14) 12 1176
     """
+    error: Exception | None = None
+    for runnable, mode in _ways(model):
+        for given in _inputs(runnable, input_size):
+            try:
+                return _rows(runnable, given, mode)
+            except Exception as refused:  # where its code asks for values, say
+                error = refused
+    assert error is not None
+    raise error
+
+
+def _ways(model: nn.Module) -> Iterator[tuple[nn.Module, contextlib.AbstractContextManager]]:
+    """The model to run and the mode to run it in: first without values, then with them."""
     if not any(map(is_lazy, model.parameters())):  # those come to be as the model runs
-        with contextlib.suppress(Exception):  # where its code asks for values, say
-            return _rows(model, input_size, FakeTensorMode(allow_non_fake_inputs=True))
-    return _rows(with_values(model), input_size, contextlib.nullcontext())
+        yield model, FakeTensorMode(allow_non_fake_inputs=True)
+    yield with_values(model), contextlib.nullcontext()
 
 
-def _rows(model: nn.Module, input_size: Any, mode: contextlib.AbstractContextManager) -> list[Layer]:
-    """The table, by a run in a mode."""
+def _inputs(model: nn.Module, size: Sequence[int] | Tensor | tuple[Tensor, ...]) -> list[Any]:
+    """What to try the model with: numbers, and indices if it looks something up."""
+    if isinstance(size, Tensor) or any(isinstance(value, Tensor) for value in size):
+        return [size]
+    zeros = example(model, size)  # type: ignore[arg-type]
+    looks_up = any(isinstance(module, LOOKUPS) for module in model.modules())
+    return [zeros, zeros.long()] if looks_up else [zeros]
+
+
+def _rows(model: nn.Module, given: Any, mode: contextlib.AbstractContextManager) -> list[Layer]:
+    """The table, by a run on these inputs in a mode."""
     rows: list[Layer] = []
     seen: set[int] = set()  # parameters
-    inside = [0]  # for each module that runs, and the model's caller: the operations of its own calls
-
-    def start(_module: nn.Module) -> int:
-        inside.append(0)
-        return counter.get_total_flops()
 
     def end(call: Call, output: Any) -> None:
         of_call = counter.get_total_flops() - call.before
-        own = of_call - inside.pop()
-        inside[-1] += of_call
+        own = of_call - call.inside
+        if call.caller:
+            call.caller.inside += of_call
         parameters = new_parameters(call.module.parameters(recurse=call.is_layer), seen)
         if call.is_layer or own or parameters:
             outputs = tensors_in(output)
             work = _multiply_adds(call, own, outputs)
             rows.append(_row(call.name, call.module, outputs, parameters, work))
 
-    def run(argument: Any) -> None:
-        arguments = argument if isinstance(argument, tuple) else (argument,)
-        model(*arguments)
-
     with looking_at(model), mode, counting() as counter:
-        watch(model, end, start)
-        if isinstance(input_size, Tensor) or any(isinstance(v, Tensor) for v in input_size):
-            run(input_size)
-        else:
-            run(example(model, input_size))
+        watch(model, end, start=lambda _module: counter.get_total_flops())
+        model(*(given if isinstance(given, tuple) else (given,)))
     for name, module in own_modules(model).items():
         if parameters := new_parameters(module.parameters(recurse=False), seen):
             rows.append(_row(name, module, [], parameters, 0))

@@ -147,6 +147,7 @@ ODD = {
     "scripted": (nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 2, 3)), (3, 8, 8)),
     "one layer": (nn.Conv2d(3, 2, 3), (3, 8, 8)),
     "lookup": (nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)), torch.zeros(1, 6, dtype=torch.long)),
+    "lookup of indices": (nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)), (6,)),
     "two inputs": (nn.Bilinear(3, 4, 2), (torch.zeros(1, 3), torch.zeros(1, 4))),
     "googlenet": (torchvision.models.googlenet(init_weights=False, num_classes=3), (3, 64, 64)),
 }  # fmt: skip
