@@ -62,7 +62,8 @@ def copied(model: torch.nn.Module) -> torch.nn.Module:
 def _copied_tensor(tensor: Tensor) -> Tensor:
     """A copy of a tensor that torch cannot copy."""
     if isinstance(tensor, torch.nn.UninitializedBuffer):
-        return torch.nn.UninitializedBuffer(device=tensor.device, dtype=tensor.dtype)
+        facts: dict[str, Any] = {"device": tensor.device, "dtype": tensor.dtype}
+        return torch.nn.UninitializedBuffer(**facts)
     return tensor.detach().clone()
 
 
@@ -217,7 +218,7 @@ def preserved(*models: Any) -> Iterator[None]:
             restore()
 
 
-SWITCHES = [
+SWITCHES: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
     (torch.get_rng_state, torch.set_rng_state),
     (random.getstate, random.setstate),
     (torch.is_grad_enabled, torch.set_grad_enabled),

@@ -41,7 +41,7 @@ def base_of(kind: Kind) -> Kind | None:
 def obstacle(module: torch.nn.Module, base: Kind) -> str | None:
     """Why our twin of ``base`` would not compute what the module does; None if it would."""
     kind = parametrize.type_before_parametrizations(module)
-    overridden, added = _differences(base)
+    overridden, added = _differences(base)  # type: ignore[arg-type]
     computing = sorted(CALLED | overridden)
     for name in computing:
         if getattr(kind, name, None) is not getattr(base, name, None):
@@ -86,7 +86,7 @@ def _pads_as_it_says(module: Any) -> bool:
 
 def swapped(kind: Kind) -> Kind:
     """The class of ours for a class that :func:`obstacle` has nothing against."""
-    return TWINS[kind] if kind in TWINS else _both(kind)
+    return TWINS[kind] if kind in TWINS else _both(kind)  # type: ignore[arg-type]
 
 
 def original(kind: Kind) -> Kind | None:
@@ -127,7 +127,7 @@ def _both(kind: Kind) -> Kind:
 
 def _new(kind: Kind) -> torch.nn.Module:
     """A module of ``kind`` and ours that still lacks its state."""
-    return object.__new__(_both(kind))
+    return object.__new__(_both(kind))  # type: ignore[arg-type]
 
 
 def become(module: torch.nn.Module, kind: Kind) -> None:
