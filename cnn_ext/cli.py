@@ -267,7 +267,7 @@ def _compare(options: argparse.Namespace) -> int:
     try:
         import torch
 
-        from cnn_ext.training.compare import compare
+        from cnn_ext.comparison import compare
         from cnn_ext.training.networks import build
     except ModuleNotFoundError as missing:
         return _needs(missing)

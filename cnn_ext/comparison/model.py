@@ -1,19 +1,19 @@
-"""Two builds of one network, measured against each other and against float64.
+"""Two builds of one network, measured layer by layer against each other and against float64.
 
 :func:`compare` takes any network apart: it runs it in float64 on torch's layers, keeps what goes into
 every layer and the gradient that comes back, and gives exactly these to our layer, to torch's and to
 torch's in float64. So each layer answers for itself alone, and the first that is wrong is the first in
-the table. :func:`layer_errors`, for the demonstration, lets errors run through the network instead.
+the table. :mod:`cnn_ext.comparison.training` lets errors run through the network instead.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import statistics
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,32 +21,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.utils._pytree import tree_map
 
+from cnn_ext import _inspection as inspection
 from cnn_ext import functional, nn
+from cnn_ext._inspection import copied, new_parameters, preserved, tensors_in
+from cnn_ext.comparison.errors import relative_error
+from cnn_ext.comparison.report import ERRORS, Layer, Measured, Report
 from cnn_ext.models.convert import convert, left_alone, revert
 from cnn_ext.nn.convolution import _Convolution
 from cnn_ext.receptive_field import follow
-from cnn_ext.training.report import Layer, Measured, Report
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 # A layer parts from torch's where its error against float64 is more than FACTOR times torch's own and
 # more than FLOOR roundings: sums of a few thousand terms in another order stay well below both.
 FACTOR, FLOOR = 10.0, 32.0
-
-
-def relative_error(value: Tensor, exact: Tensor) -> float:
-    """The root mean square of the error over that of the exact values.
-
-    Example:
-        >>> relative_error(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0]))
-        0.1
-    """
-    exact = exact.double()
-    error = (value.double() - exact).norm() / exact.norm()
-    return 0.0 if not exact.any() and not value.any() else error.item()
+MOST_PROBED = 48  # rows and columns of the image, one evaluation each in an experiment
+SHOWN = 3  # shapes in a message
 
 
 def compare(model: torch.nn.Module, x: Any, *, rounds: int = 5, progress: bool | None = None) -> Report:
@@ -60,7 +52,9 @@ def compare(model: torch.nn.Module, x: Any, *, rounds: int = 5, progress: bool |
 
     Returns:
         A :class:`Report`. Errors are relative, root mean square. A layer is every module that calls no
-        other: of one called more than once, its last call. On CUDA, TF32 is off for both builds.
+        other: of one called more than once, its last call is measured. What is not in a layer that
+        gives tensors has a row of its own, so that parameters and operations add up to the model's.
+        On CUDA, TF32 is off for both builds. The model stays as it is.
 
     Example:
         >>> from cnn_ext.models import lenet5
@@ -71,28 +65,40 @@ def compare(model: torch.nn.Module, x: Any, *, rounds: int = 5, progress: bool |
         True
     """
     inputs = x if isinstance(x, tuple) else (x,)
-    if not any(isinstance(value, Tensor) and value.is_floating_point() for value in inputs):
+    sample = next(filter(_differentiable, tensors_in(inputs)), None)
+    if sample is None:
         raise ValueError(f"x: expected a floating point tensor or a tuple with one, got {x!r}")
     if rounds < 1:
         raise ValueError(f"rounds: expected at least 1, got {rounds}")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers(), ("x", sample)):
+        if is_lazy(tensor) or tensor.is_meta:
+            raise ValueError(f"compare: {name} has no values: it is lazy or on the meta device")
+    with preserved(model), _exact_arithmetic(), _bar(progress) as step:
+        return _compare(model, inputs, rounds, step)
+
+
+def _compare(
+    model: torch.nn.Module, inputs: tuple, rounds: int, step: Callable[[str, int], None]
+) -> Report:
     with warnings.catch_warnings(record=True):  # what is left alone is in the report
         warnings.simplefilter("always")
         ours = convert(model).eval()
         theirs = on_torch(model).eval()
         alone = left_alone(model)
     for parameter in (*ours.parameters(), *theirs.parameters()):
-        parameter.requires_grad_(parameter.is_floating_point())
-    with _exact_arithmetic(), _bar(progress) as step:
-        calls = _calls(theirs, inputs)
-        fields = _receptive_fields(theirs, inputs)
-        layers = []
-        for name, call in calls.items():
-            step(name, len(calls) + 1)
-            builds = ours.get_submodule(name), theirs.get_submodule(name)
-            layers.append(_layer(name, *builds, call, fields.get(name), rounds))
-        step("the whole network", len(calls) + 1)
-        total = _measure([ours, theirs], _double(theirs), Call(inputs, {}, None), rounds)
-    sample = next(v for v in inputs if isinstance(v, Tensor) and v.is_floating_point())
+        parameter.requires_grad_(_differentiable(parameter))
+    calls, flops = _calls(theirs, inputs)
+    fields = _receptive_fields(theirs, inputs)
+    layers: list[Layer] = []
+    seen: set[int] = set()
+    for name, call in calls.items():
+        step(name, len(calls) + 1)
+        builds = ours.get_submodule(name), theirs.get_submodule(name)
+        counts = new_parameters(builds[1].parameters(), seen), flops[name]
+        layers.append(_layer(name, *builds, call, fields.get(name), counts, rounds))
+    step("the whole network", len(calls) + 1)
+    total = _measure([ours, theirs], _double(theirs), Call(inputs, {}, None), rounds)
+    sample = next(filter(_differentiable, tensors_in(inputs)))
     return Report(
         model=type(model).__name__,
         device=str(sample.device),
@@ -103,7 +109,9 @@ def compare(model: torch.nn.Module, x: Any, *, rounds: int = 5, progress: bool |
         ours=total[0],
         torch=total[1],
         parameters=sum(p.numel() for p in model.parameters()),
+        flops=flops[""],
         left_alone=alone,
+        share_left_alone=alone.share,
     )
 
 
@@ -116,48 +124,44 @@ class Call:
     gradients: list[Tensor | None] | None  # None: draw them
 
 
-def _calls(model: torch.nn.Module, inputs: tuple) -> dict[str, Call]:
-    """The calls of every layer within the network in float64, in the dtype of the inputs."""
-    dtype = next(v.dtype for v in inputs if isinstance(v, Tensor) and v.is_floating_point())
+def _calls(model: torch.nn.Module, inputs: tuple) -> tuple[dict[str, Call], dict[str, int]]:
+    """The last call of every layer within the network in float64, in the dtype of the inputs.
+
+    Also, by name, the operations of all calls of every module; the whole network's name is "".
+    """
+    dtype = next(filter(_differentiable, tensors_in(inputs))).dtype.to_real()
     exact = _double(model)
     calls: dict[str, Call] = {}
-    inside: list[bool] = []  # for each module that is being called: has it called another?
-
-    def before(_module, arguments, keywords):
-        if inside:
-            inside[-1] = True
-        inside.append(False)
-
-    def after(name):
-        def hook(_module, arguments, keywords, output):
-            if inside.pop() or not any(map(_differentiable, tree_leaves(output))):
-                return
-            tensors = [t for t in tree_leaves(output) if isinstance(t, Tensor)]
-            gradients: list[Tensor | None] = [None] * len(tensors)
-            call = Call(*kept.pop(name), gradients)
-            calls.pop(name, None)  # the order is that of the last calls
-            calls[name] = call
-            for i, tensor in enumerate(tensors):
-                if tensor.requires_grad:
-                    tensor.register_hook(lambda g, i=i: gradients.__setitem__(i, g.to(dtype)))
-
-        return hook
-
+    flops: dict[str, int] = defaultdict(int)
     kept: dict[str, tuple[tuple, dict]] = {}
 
-    def keep(name):  # before anything in place touches them
-        def hook(_module, arguments, keywords):
+    def keep(name: str) -> Callable:  # before anything in place touches them
+        def hook(_module: torch.nn.Module, arguments: tuple, keywords: dict) -> None:
             kept[name] = tree_map(lambda v: _as(v, dtype), (arguments, keywords))
 
         return hook
 
-    for name, module in exact.named_modules():
-        module.register_forward_pre_hook(before, with_kwargs=True)
-        module.register_forward_pre_hook(keep(name), with_kwargs=True)
-        module.register_forward_hook(after(name), with_kwargs=True)
-    outputs = exact(*(_leaf(v, torch.double) for v in inputs))
+    def end(call: inspection.Call, output: Any) -> None:
+        flops[call.name] += counter.get_total_flops() - call.before
+        tensors = tensors_in(output)
+        if not call.is_layer or not any(map(_differentiable, tensors)):
+            return
+        gradients: list[Tensor | None] = [None] * len(tensors)
+        calls.pop(call.name, None)  # the order is that of the last calls
+        calls[call.name] = Call(*kept.pop(call.name), gradients)
+        for i, tensor in enumerate(tensors):
+            if tensor.requires_grad:
+                tensor.register_hook(lambda g, i=i: gradients.__setitem__(i, _as(g, dtype)))
+
+    inspection.watch(exact, end, start=lambda _module: counter.get_total_flops())
+    for name, module in inspection.own_modules(exact).items():
+        if not isinstance(module, torch.jit.ScriptModule):
+            module.register_forward_pre_hook(keep(name), with_kwargs=True)
+    with inspection.counting() as counter:
+        outputs = exact(*_clones(tree_map(lambda v: _leaf(v, torch.double), inputs)))
+    flops[""] = counter.get_total_flops()
     _backward(outputs, None)
-    return calls
+    return calls, flops
 
 
 def on_torch(model: torch.nn.Module) -> torch.nn.Module:
@@ -202,33 +206,40 @@ def _layer(
     theirs: torch.nn.Module,
     call: Call,
     seen: tuple[int, ...] | None,
+    counts: tuple[int, int],
     rounds: int,
 ) -> Layer:
-    """One row: errors, times and memory of both builds."""
+    """One row: errors, times and memory of both builds; ``counts`` are parameters and operations."""
     algorithm = chosen_algorithm(ours, call) if type(ours) is not type(theirs) else None
     exact = _double(theirs)
     builds = [ours, theirs] if algorithm else [theirs]
     measured = _measure(builds, exact, call, rounds)
     ours_, theirs_ = measured[0], measured[-1]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with torch.no_grad():
         output = theirs(*tree_map(lambda v: _as(v, None), call.arguments), **call.keywords)
-    tensors = [t for t in tree_leaves((call.arguments, output)) if isinstance(t, Tensor)]
+    tensors = tensors_in((call.arguments, call.keywords, output))
     floor = FLOOR * next(torch.finfo(t.dtype).eps for t in tensors if _differentiable(t))
     return Layer(
         name=name,
-        kind=type(ours).__name__,
+        kind=type_before_parametrizations(ours).__name__,
         algorithm=algorithm,
         input_shape=tuple(tensors[0].shape),
         output_shape=tuple(tensors[-1].shape),
-        parameters=sum(p.numel() for p in theirs.parameters()),
-        flops=counter.get_total_flops(),
+        parameters=counts[0],
+        flops=counts[1],
         receptive_field=seen,
         ours=ours_,
         torch=theirs_,
-        parts=any(
-            not a <= max(FACTOR * b, floor)  # so that NaN parts
-            for a, b in zip(ours_.errors(), theirs_.errors(), strict=True)
-        ),
+        parts=_parts(ours_, theirs_, floor),
+    )
+
+
+def _parts(ours: Measured, theirs: Measured, floor: float) -> bool:
+    """Whether an error of ours is beyond bounds; one that is no number is, if torch's is one."""
+    pairs = [(getattr(ours, name), getattr(theirs, name)) for name in ERRORS]
+    return any(
+        a is not None and b is not None and not math.isnan(b) and not a <= max(FACTOR * b, floor)
+        for a, b in pairs
     )
 
 
@@ -243,22 +254,39 @@ def _measure(
         for build, times in zip(builds, seconds, strict=True):
             times.append(_run(build, call, None).seconds)
 
-    def error(mine: list[Tensor | None], true: list[Tensor | None]) -> float | None:
-        pairs = [(a, b) for a, b in zip(mine, true, strict=True) if a is not None and b is not None]
-        return max((relative_error(a, b) for a, b in pairs), key=_nan_is_worst, default=None)
-
-    return [
-        Measured(
-            output_error=error(result.outputs, right.outputs) or 0.0,
-            input_gradient_error=error(result.inputs, right.inputs),
-            weight_gradient_error=_together(result.weights, right.weights)
-            if call.gradients is None
-            else error(result.weights, right.weights),
-            seconds=statistics.median(times),
-            kept_bytes=result.kept,
+    measured = []
+    for result, times in zip(results, seconds, strict=True):
+        uncompared = _uncompared(result.outputs, right.outputs)
+        weights = _error if call.gradients else _together
+        measured.append(
+            Measured(
+                output_error=None if uncompared else _error(result.outputs, right.outputs),
+                input_gradient_error=_error(result.inputs, right.inputs),
+                weight_gradient_error=weights(result.weights, right.weights),
+                seconds=statistics.median(times),
+                kept_bytes=result.kept,
+                uncompared=uncompared,
+            )
         )
-        for result, times in zip(results, seconds, strict=True)
-    ]
+    return measured
+
+
+def _uncompared(mine: Sequence[Tensor], true: Sequence[Tensor]) -> str | None:
+    """Why these outputs cannot be compared with the exact ones; None if they can."""
+    if not mine or not true:
+        return "there is no tensor in them"
+    if [t.shape for t in mine] != [t.shape for t in true]:
+        shapes = [[tuple(t.shape) for t in side[:SHOWN]] for side in (mine, true)]
+        return f"they have the shapes {shapes[0]}, in float64 {shapes[1]}"
+    if not any(t.isfinite().any() for t in true):
+        return "there is no finite number in them"
+    return None
+
+
+def _error(mine: Sequence[Tensor | None], true: Sequence[Tensor | None]) -> float | None:
+    """The worst of several tensors; None if none of them is in both."""
+    pairs = [(a, b) for a, b in zip(mine, true, strict=True) if a is not None and b is not None]
+    return max((relative_error(a, b) for a, b in pairs), key=_nan_is_worst, default=None)
 
 
 def _nan_is_worst(error: float) -> float:
@@ -270,12 +298,18 @@ def _together(mine: list[Tensor | None], true: list[Tensor | None]) -> float | N
     pairs = [(a, b) for a, b in zip(mine, true, strict=True) if a is not None and b is not None]
     if not pairs:
         return None
-    return relative_error(*(torch.cat([t.double().flatten() for t in side]) for side in zip(*pairs)))  # noqa: B905
+    return relative_error(*(torch.cat([_numbers(t) for t in side]) for side in zip(*pairs)))  # noqa: B905
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """Its real and imaginary parts, in float64."""
+    real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return real.double().flatten()
 
 
 @dataclass
 class _Result:
-    outputs: list[Tensor | None]
+    outputs: list[Tensor]
     inputs: list[Tensor | None]
     weights: list[Tensor | None]
     seconds: float
@@ -285,11 +319,8 @@ class _Result:
 def _run(module: torch.nn.Module, call: Call, dtype: torch.dtype | None) -> _Result:
     """One forward and backward pass."""
     arguments, keywords = tree_map(lambda v: _leaf(v, dtype), (call.arguments, call.keywords))
-    leaves = [v for v in tree_leaves((arguments, keywords)) if _differentiable(v)]
-    # In-place layers may not write to leaves.
-    arguments, keywords = tree_map(
-        lambda v: v.clone() if _differentiable(v) else v, (arguments, keywords)
-    )
+    leaves = list(filter(_differentiable, tensors_in((arguments, keywords))))
+    arguments, keywords = _clones((arguments, keywords))
     weights = {p.data_ptr(): 0 for p in (*module.parameters(), *module.buffers())}
     kept: dict[int, int] = {}
 
@@ -298,6 +329,7 @@ def _run(module: torch.nn.Module, call: Call, dtype: torch.dtype | None) -> _Res
             kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
+    torch.manual_seed(0)  # for all builds alike, if the network draws numbers
     module.zero_grad(set_to_none=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         _synchronise(leaves)
@@ -306,16 +338,16 @@ def _run(module: torch.nn.Module, call: Call, dtype: torch.dtype | None) -> _Res
     _backward(outputs, call.gradients)
     _synchronise(leaves)
     seconds = time.perf_counter() - start
-    tensors = [t.detach() for t in tree_leaves(outputs) if isinstance(t, Tensor)]
+    tensors = [t.detach() for t in tensors_in(outputs)]
     gradients = [p.grad for p in module.parameters()]
-    result = _Result(list(tensors), [v.grad for v in leaves], gradients, seconds, sum(kept.values()))
+    result = _Result(tensors, [v.grad for v in leaves], gradients, seconds, sum(kept.values()))
     module.zero_grad(set_to_none=True)
     return result
 
 
 def _backward(outputs: Any, gradients: list[Tensor | None] | None) -> None:
     """From the gradients given, or from the same random ones in every dtype."""
-    tensors = [t for t in tree_leaves(outputs) if isinstance(t, Tensor)]
+    tensors = tensors_in(outputs)
     if gradients is None:
         generator = torch.Generator().manual_seed(0)
         gradients = [torch.randn(t.shape, generator=generator).to(t) for t in tensors]
@@ -329,14 +361,16 @@ def _backward(outputs: Any, gradients: list[Tensor | None] | None) -> None:
 
 
 def _differentiable(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 def _as(value: Any, dtype: torch.dtype | None) -> Any:
-    """A copy of a tensor, in another precision if it has one."""
+    """A copy of a tensor, in another precision if it has one: that of a real ``dtype``."""
     if not isinstance(value, Tensor):
         return value
-    return value.detach().to(dtype if _differentiable(value) else None, copy=True)
+    if dtype is None or not _differentiable(value):
+        return value.detach().clone()
+    return value.detach().to(dtype.to_complex() if value.is_complex() else dtype, copy=True)
 
 
 def _leaf(value: Any, dtype: torch.dtype | None) -> Any:
@@ -344,8 +378,13 @@ def _leaf(value: Any, dtype: torch.dtype | None) -> Any:
     return copied.requires_grad_() if _differentiable(copied) else copied
 
 
+def _clones(values: Any) -> Any:
+    """What in-place layers may write to, as they may not to leaves."""
+    return tree_map(lambda v: v.clone() if _differentiable(v) else v, values)
+
+
 def _double(module: torch.nn.Module) -> torch.nn.Module:
-    return copy.deepcopy(module).double()
+    return copied(module)._apply(lambda tensor: _as(tensor, torch.double))
 
 
 def _synchronise(tensors: Sequence[Tensor]) -> None:
@@ -380,11 +419,13 @@ def _bar(progress: bool | None) -> Iterator[Callable[[str, int], None]]:
 
 
 def _receptive_fields(model: torch.nn.Module, inputs: tuple) -> dict[str, tuple[int, ...]]:
-    """By arithmetic; none where it cannot follow the network."""
+    """As far as they can be followed; by experiment, which takes long, only on small images."""
     if len(inputs) != 1 or not _differentiable(inputs[0]) or inputs[0].dim() < 3:
         return {}
-    with contextlib.suppress(ValueError):
-        return {name: f.size for name, f in follow(model, inputs[0].shape[1:]).items()}
+    size = inputs[0].shape[1:]
+    with contextlib.suppress(Exception):  # a column less is no reason to fail
+        fields = follow(model, size, experiments=sum(size[1:]) <= MOST_PROBED)
+        return {name: field.size for name, field in fields.items()}
     return {}
 
 
@@ -416,85 +457,3 @@ def chosen_algorithm(module: torch.nn.Module, call: Call) -> str | None:
 
 def _input(call: Call) -> Tensor:
     return next(iter((*call.arguments, *call.keywords.values())))
-
-
-@dataclass(frozen=True)
-class LayerErrors:
-    """Relative rms errors against float64 of one layer, within the whole network."""
-
-    layer: str
-    output: float | None
-    grad_output: float | None  # of the loss in the layer's output
-    grad_weight: float | None  # None: the layer has no weight
-
-
-def layer_errors(
-    network: torch.nn.Module, exact: torch.nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]
-) -> list[LayerErrors]:
-    """The error of each layer's output and gradients, over one batch.
-
-    Args:
-        network: in float32.
-        exact: the same network on operations to trust, with the same keys; its weights are replaced
-            by the network's, in float64.
-        loss: of output and labels.
-        batch: images and labels.
-    """
-    exact = copy.deepcopy(exact).double()
-    exact.load_state_dict(network.state_dict())
-    images, labels = batch
-    ours = _record(network, loss, images, labels)
-    theirs = _record(exact, loss, images.double(), labels)
-
-    def errors(name: str) -> list[float | None]:
-        pairs = zip(ours[name], theirs[name], strict=True)
-        return [None if a is None or b is None else relative_error(a, b) for a, b in pairs]
-
-    return [LayerErrors(name, *errors(name)) for name in ours]
-
-
-def _record(network, loss, images, labels) -> dict[str, list[Tensor | None]]:
-    """Of every child that was called: its last output, and gradients of the loss there."""
-    network = copy.deepcopy(network)
-    outputs: dict[str, Tensor] = {}
-
-    def hook(name: str):
-        def record(_module, _inputs, output):
-            output.retain_grad()
-            outputs[name] = output
-
-        return record
-
-    for name, module in network.named_children():
-        module.register_forward_hook(hook(name))
-    loss(network(images), labels).backward()
-    weights = dict(network.named_parameters())
-    return {
-        name: [output.detach(), output.grad, getattr(weights.get(f"{name}.weight"), "grad", None)]
-        for name, output in outputs.items()
-    }
-
-
-def step_seconds(
-    networks: Sequence[torch.nn.Module],
-    loss: Loss,
-    batch: tuple[Tensor, Tensor],
-    rounds: int = 100,
-) -> list[float]:
-    """The median time of a training step – forward, backward, SGD – of each network.
-
-    The networks take turns, so that all of them meet the machine in the same state.
-    """
-    images, labels = batch
-    networks = [copy.deepcopy(network) for network in networks]
-    optimizers = [torch.optim.SGD(network.parameters(), lr=1e-4) for network in networks]
-    seconds: list[list[float]] = [[] for _ in networks]
-    for round_ in range(rounds + 5):
-        for i, (network, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
-            start = time.perf_counter()
-            loss(network(images), labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if round_ >= 5:  # the first few warm up
-                seconds[i].append(time.perf_counter() - start)
-    return [statistics.median(times) for times in seconds]

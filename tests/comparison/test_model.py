@@ -1,16 +1,21 @@
-"""The measurements of the demonstration: they must notice what is wrong."""
+"""Two builds of one network side by side: the measurements must notice what is wrong."""
 
+import dataclasses
 import json
+import math
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.flop_counter import FlopCounterMode
 
 import cnn_ext
 from cnn_ext import cli
+from cnn_ext.comparison import compare, layer_errors, relative_error, step_seconds
+from cnn_ext.comparison.model import on_torch
 from cnn_ext.models import alexnet
-from cnn_ext.training.compare import compare, layer_errors, on_torch, relative_error, step_seconds
 
 BATCH = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
 LOSS = nn.CrossEntropyLoss()
@@ -62,6 +67,9 @@ def test_relative_error_of_nothing_is_nothing():
 
 class Twice(nn.Conv2d):
     """Somebody's own."""
+
+    def forward(self, input):
+        return 2 * super().forward(input)
 
 
 @pytest.fixture(autouse=True)
@@ -211,9 +219,141 @@ def test_networks_with_branches_attention_and_several_outputs_are_served():
 
 
 def test_what_was_left_alone_is_told():
-    report = report_of(nn.Sequential(Twice(2, 2, 3)))
-    assert "Twice is a subclass" in report.left_alone["0"]
-    assert "Left alone: 0" in str(report)
+    report = report_of(nn.Sequential(Twice(2, 2, 3), nn.Conv2d(2, 2, 3)))
+    assert report.left_alone == {"0": "Twice has a forward of its own"}
+    assert report.share_left_alone == 0.5
+    assert "Left alone: 0: Twice has a forward of its own. That is 50% of the parameters." in str(
+        report
+    )
+
+
+def sums_of(report):
+    *layers, total = report.rows()
+    return [(sum(row[key] for row in layers), total[key]) for key in ("parameters", "flops")]
+
+
+class Odd(nn.Module):
+    """Parameters and products of its own, a layer that is not called, a shared weight, attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+        self.second.weight = self.first.weight
+        self.scale = nn.Parameter(torch.ones(2, 1, 1))
+        self.unused = nn.Linear(3, 3)
+        self.normed = weight_norm(nn.Conv2d(2, 8, 8))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        x = self.normed(self.second(self.first(self.first(x)) * self.scale)).flatten(2).transpose(1, 2)
+        return {"attended": self.attention(x, x, x), "more": [x @ x.transpose(1, 2), None]}
+
+
+def test_parameters_and_operations_add_up_to_the_models():
+    for model, x in ((Odd(), IMAGES), (a_deep_network(), IMAGES)):
+        report = report_of(model, x)
+        (parameters, all_), (flops, all_flops) = sums_of(report)
+        assert parameters == all_ == sum(p.numel() for p in model.parameters())
+        with FlopCounterMode(display=False) as counter:
+            model(x)
+        assert flops == all_flops == counter.get_total_flops()
+        assert report.first_parting is None
+    rows = {row["name"]: row for row in report_of(Odd()).rows()}
+    assert rows["elsewhere"]["parameters"] == 2 + 12
+    assert (rows["normed"]["kind"], rows["normed"]["parameters"]) == ("Conv2d", 2 * 8 * 64 + 8 + 8)
+    assert (rows["first"]["parameters"], rows["second"]["parameters"]) == (38, 2)
+    assert rows["first"]["flops"] == 2 * rows["second"]["flops"]
+
+
+class Result:
+    def __init__(self, value):
+        self.value = value
+
+
+@dataclasses.dataclass
+class Data:
+    value: torch.Tensor
+
+
+GIVES = {
+    "there is no tensor in them": [lambda x: None, Result, lambda x: {"a": (1, "b")}],
+    "there is no finite number in them": [lambda x: x[:0], lambda x: x * math.nan, lambda x: x / 0.0],
+    "they have the shapes": [lambda x: [x] * (1 + (x.dtype == torch.double)),
+                             lambda x: x[: 1 + (x.dtype == torch.double)]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("why", "give"), [(why, give) for why in GIVES for give in GIVES[why]])
+def test_outputs_that_cannot_be_compared_are_said_to_be_so(why, give):
+    class Gives(nn.Sequential):
+        def forward(self, x):
+            return give(super().forward(x))
+
+    report = report_of(Gives(nn.Conv2d(2, 3, 3)))
+    assert report.ours.output_error is report.torch.output_error is None
+    assert report.uncompared.startswith(why)
+    assert f"The outputs could not be compared: {why}" in str(report)
+    assert f"The outputs could not be compared: {why}" in report._repr_html_()
+    assert json.loads(report.to_json())["uncompared"].startswith(why)
+    assert report.layers[0].ours.output_error < 1e-6  # its layers could be
+    assert report.to_dataframe()["output_error"].isna().tolist() == [False, True]
+    report.plot()
+
+
+@pytest.mark.parametrize(
+    "give", [Data, lambda x: {"a": [x, None]}, lambda x: x.masked_fill(x < 0, -math.inf)]
+)
+def test_outputs_in_any_container_are_compared(give):
+    class Gives(nn.Sequential):
+        def forward(self, x):
+            return give(super().forward(x))
+
+    report = report_of(Gives(nn.Conv2d(2, 3, 3)))
+    assert report.uncompared is None
+    assert 0 < report.ours.output_error < 1e-6
+
+
+def test_infinities_must_be_in_the_same_places():
+    exact = torch.tensor([math.inf, 2.0, math.nan])
+    assert relative_error(torch.tensor([math.inf, 3.0, math.nan]), exact) == 0.5
+    for wrong in ([math.inf, 2.0, 1.0], [-math.inf, 2.0, math.nan], [3.0, 2.0, math.nan]):
+        assert relative_error(torch.tensor(wrong), exact) == math.inf
+
+
+def test_the_error_of_complex_numbers_has_both_parts():
+    assert relative_error(torch.tensor([3 + 4j]), torch.tensor([3 + 0j])) == pytest.approx(4 / 3)
+    layers = nn.Conv2d(2, 3, 3, dtype=torch.complex64), nn.Conv2d(3, 1, 3, dtype=torch.complex64)
+    report = report_of(nn.Sequential(*layers), torch.randn(2, 2, 8, 8, dtype=torch.complex64))
+    assert report.first_parting is None
+    assert 0 < report.ours.output_error < 1e-6
+
+
+def test_networks_that_draw_numbers_or_write_to_their_input_are_compared():
+    class Draws(nn.Module):
+        def forward(self, x):
+            return x + torch.rand(x.shape[-1])
+
+    model, x = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(2, 3, 3), Draws()), IMAGES.clone()
+    assert report_of(model, x).ours.output_error < 1e-6
+    assert torch.equal(x, IMAGES)
+
+
+def test_a_network_without_values_is_named():
+    with pytest.raises(ValueError, match=r"compare: 0\.weight has no values"):
+        report_of(nn.Sequential(nn.LazyConv2d(1, 1)))
+    with pytest.raises(ValueError, match=r"compare: weight has no values"):
+        report_of(nn.Conv2d(2, 1, 1, device="meta"))
+
+
+def test_fields_are_found_by_experiment_on_small_images_alone():
+    model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Upsample(scale_factor=2), nn.Conv2d(1, 1, 3))
+    small, large = torch.randn(1, 1, 12, 12), torch.randn(1, 1, 12, 150)
+    assert [layer.receptive_field for layer in report_of(model, small).layers] == [
+        (3, 3),
+        (3, 3),
+        (4, 4),
+    ]
+    assert [layer.receptive_field for layer in report_of(model, large).layers] == [(3, 3), None, None]
 
 
 def test_the_report_is_table_frame_picture_page_and_json():

@@ -8,21 +8,23 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+ERRORS = ("output_error", "input_gradient_error", "weight_gradient_error")
+
 
 @dataclass(frozen=True)
 class Measured:
     """One build of one layer, or of the whole network."""
 
-    output_error: float  # relative rms against float64, of the worst tensor; gradients alike
+    output_error: float | None  # relative rms against float64, of the worst tensor; gradients alike
     input_gradient_error: float | None  # None: nothing there has a gradient
     weight_gradient_error: float | None
     seconds: float  # forward and backward, median
     kept_bytes: int  # tensors kept for the backward pass, weights aside
+    uncompared: str | None = None  # why there is no error of the outputs
 
     def errors(self) -> list[float]:
         """Those there are."""
-        all_ = (self.output_error, self.input_gradient_error, self.weight_gradient_error)
-        return [error for error in all_ if error is not None]
+        return [error for name in ERRORS if (error := getattr(self, name)) is not None]
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Layer:
     algorithm: str | None  # what computes it here; None: torch does
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
-    parameters: int
-    flops: int  # of the forward pass, two for a multiplication and an addition
+    parameters: int  # those that no layer before it has
+    flops: int  # of all its calls in a forward pass, two for a multiplication and an addition
     receptive_field: tuple[int, ...] | None
     ours: Measured
     torch: Measured
@@ -60,15 +62,26 @@ class Report:
     ours: Measured
     torch: Measured
     parameters: int
+    flops: int
     left_alone: dict[str, str] = field(default_factory=dict)
+    share_left_alone: float = 0.0  # of the parameters
 
     @property
     def first_parting(self) -> str | None:
         """The name of the first layer whose error is beyond bounds; None if all are within."""
         return next((layer.name for layer in self.layers if layer.parts), None)
 
+    @property
+    def uncompared(self) -> str | None:
+        """Why the outputs of the whole network could not be compared; None if they could."""
+        return self.ours.uncompared or self.torch.uncompared
+
     def rows(self) -> list[dict[str, Any]]:
-        """The table, flat: one dictionary for each layer and one for the total."""
+        """The table, flat: one dictionary for each layer and one for the total.
+
+        Before the total, if there is something, one for what is in no layer: parameters of modules that
+        call others or are not called, operations of their code.
+        """
         facts = [name for name in Layer.__dataclass_fields__ if name not in ("ours", "torch")]
         rows = [
             {
@@ -78,9 +91,14 @@ class Report:
             }
             for layer in self.layers
         ]
-        total = {**dict.fromkeys(facts), "name": "total", "kind": self.model,
-                 "parameters": self.parameters,
-                 "flops": sum(layer.flops for layer in self.layers),
+        parameters = self.parameters - sum(layer.parameters for layer in self.layers)
+        flops = self.flops - sum(layer.flops for layer in self.layers)
+        nothing = dict.fromkeys((*facts, *_flat(self.ours, self.torch), "ratio"))
+        if parameters or flops:
+            rows.append({**nothing, "name": "elsewhere", "kind": "", "parameters": parameters,
+                         "flops": flops})  # fmt: skip
+        total = {**nothing, "name": "total", "kind": self.model,
+                 "parameters": self.parameters, "flops": self.flops,
                  **_flat(self.ours, self.torch),
                  "ratio": self.torch.seconds / self.ours.seconds}  # fmt: skip
         return [*rows, total]
@@ -90,7 +108,8 @@ class Report:
         return {
             "model": self.model, "device": self.device, "dtype": self.dtype,
             "threads": self.threads, "tf32": self.tf32, "first_parting": self.first_parting,
-            "left_alone": self.left_alone, "rows": self.rows(),
+            "uncompared": self.uncompared, "left_alone": self.left_alone,
+            "share_left_alone": self.share_left_alone, "rows": self.rows(),
         }  # fmt: skip
 
     def to_json(self) -> str:
@@ -163,7 +182,11 @@ class Report:
             verdict = "Every layer is within bounds."
         else:
             verdict = f"The first layer beyond bounds is {self.first_parting}."
+        if self.uncompared:
+            verdict += f" The outputs could not be compared: {self.uncompared}."
         alone = "".join(f" Left alone: {name}: {why}." for name, why in self.left_alone.items())
+        if alone:
+            alone += f" That is {self.share_left_alone:.0%} of the parameters."
         return verdict + alone
 
 
