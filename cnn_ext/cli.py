@@ -234,8 +234,9 @@ def _train(options: argparse.Namespace) -> int:
             raise
         print(f"cnn-ext train: {error}", file=sys.stderr)
         return 2
-    for reason in report["left_out"]:
-        print(f"left out: {reason}", file=sys.stderr)
+    if report["left_out"]:
+        print(f"{len(report['left_out'])} images are left out:", *report["left_out"], sep="\n",
+              file=sys.stderr)  # fmt: skip
     if options.json:
         print(json.dumps(report))
     else:
