@@ -131,13 +131,7 @@ def _folder(path: Path, skip_broken: bool) -> Images:
     if None in parts:
         raise ValueError(f"data: expected the folders train and test (or val) in {str(path)!r}")
     (classes, train), (others, test) = (_classes(part) for part in parts if part)
-    if classes != others:
-        differing = "; ".join(
-            f"only {part.name} has {_listed(sorted(map(repr, set(a) - set(b))))}"
-            for part, a, b in ((parts[0], classes, others), (parts[1], others, classes))
-            if part and set(a) - set(b)
-        )
-        raise ValueError(f"data: expected the same classes in train and test: {differing}")
+    _check_same(classes, others)
     broken = files.broken([file for file, _ in (train + test if skip_broken else test)])
     if broken and not skip_broken:  # they would be met after all the training
         raise files.BrokenImageError(_listed(list(broken.values())) + OFFER)
@@ -145,7 +139,7 @@ def _folder(path: Path, skip_broken: bool) -> Images:
     for part, pairs in (("train", train), ("test", test)):
         _check_labels(f"{part} that can be read", classes, pairs)
     read = v2.Compose([_read, v2.Resize(256, antialias=True), v2.CenterCrop(256)])
-    reasons = tuple(broken.values())
+    reasons = tuple(reason.removeprefix("data: ") for reason in broken.values())
     return Images(
         Mapped(train, read), Mapped(test, read), classes, 3, 224, mirror=True, left_out=reasons
     )
@@ -173,6 +167,14 @@ def _classes(folder: Path) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
         raise ValueError(f"data: expected a folder for each class in {str(folder)!r}, got none")
     _check_labels(f"{str(folder)!r} ({', '.join(files.SUFFIXES)})", classes, pairs)
     return classes, pairs
+
+
+def _check_same(train: Sequence[str], test: Sequence[str]) -> None:
+    alone = {"train": set(train) - set(test), "test": set(test) - set(train)}
+    differing = [f"only {part} has {_listed(sorted(map(repr, names)))}"
+                 for part, names in alone.items() if names]  # fmt: skip
+    if differing:
+        raise ValueError(f"data: expected the same classes in train and test; {'; '.join(differing)}")
 
 
 def _check_labels(where: str, classes: Sequence[str], pairs: list[tuple[str, int]]) -> None:

@@ -233,7 +233,7 @@ class _Walk:
             return
         self.members(type(value), f"{path}.__class__")
         make, arguments, state, *items = (*reduced, None, None, None)[:5]
-        if make is not copyreg.__newobj__:
+        if make is not copyreg.__newobj__:  # type: ignore[attr-defined]
             self.read(make, f"{path}.__reduce__()[0]")
         arguments = tuple(part for part in arguments if part is not type(value))
         if arguments:

@@ -47,6 +47,8 @@ def of(image: Any, name: str) -> Tensor:
         return of_pil(image, name)
     if not isinstance(image, Tensor):
         return of_array(image, name)
+    if image.layout != torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got one of layout {image.layout}")
     check_dtype(image.dtype, name)
     return image
 
@@ -78,7 +80,7 @@ def check_range(image: Tensor, name: str, slack: float | None = None, hint: str 
         return
     low, high = (value.item() for value in image.detach().aminmax())
     if slack is None:
-        slack = 4 * torch.finfo(image.dtype).eps
+        slack = 1e-5 + 4 * torch.finfo(image.dtype).eps
     if -slack <= low and high <= 1 + slack:
         return
     if not (abs(low) < float("inf") and abs(high) < float("inf")):
@@ -89,7 +91,7 @@ def check_range(image: Tensor, name: str, slack: float | None = None, hint: str 
 
 
 def _advice(low: float, high: float, hint: str) -> str:
-    if low > -0.25 and high < 1.25:
+    if low > -0.5 and 0.75 < high < 1.5:
         return "Overshot by a bicubic resize? Type image.clamp(0, 1)"
     if low < 0:
         return "Normalised? Leave v2.Normalize for later, or undo it: image * std + mean"
@@ -136,7 +138,7 @@ def of_grey(image: Any, name: str) -> Tensor:
     if not image.mode.startswith("I"):
         raise ValueError(f'{name}: its colours are not known. Type image.convert("RGB")')
     values = numpy.asarray(image)
-    low, high = int(values.min()), int(values.max())
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
     if low < 0 or high > WHITE_16:
         raise ValueError(
             f"{name}: expected 16 bits, 0 to {WHITE_16}, got {low} to {high}. Where white is "

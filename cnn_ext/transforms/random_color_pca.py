@@ -108,6 +108,8 @@ class RandomColorPCA(v2.Transform):
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
         """v2's rule for plain tensors, for arrays too: the first alone, if there is no other image."""
+        if len(flat_inputs) == 1 and isinstance(flat_inputs[0], numpy.ndarray):
+            _batch_shape(flat_inputs[0])  # refuses a flat one, which v2 would pass through
         needed = super()._needs_transform_list(flat_inputs)
         plain = [i for i, value in enumerate(flat_inputs)
                  if needed[i] and (_is_pure(value) or pixels.is_array(value))]  # fmt: skip
@@ -136,8 +138,8 @@ class RandomColorPCA(v2.Transform):
             return self._transform_bytes(image, alphas)
         deep = image.mode == "F" or image.mode.startswith("I")
         if C == 1 and deep:
-            shifted = self._shift(pixels.of_grey(image, NAME), alphas)[0].numpy()
-            return PIL.Image.fromarray(shifted.astype(numpy.asarray(image).dtype))
+            grey = self._shift(pixels.of_grey(image, NAME), alphas)[0].numpy()
+            return PIL.Image.fromarray(grey.astype(numpy.asarray(image).dtype))
         self._check_channels(3, f"a PIL image of mode {image.mode}, which is read as RGB")
         if deep:
             shifted = self._shift(pixels.of_pil(image, NAME).contiguous(), alphas)
@@ -147,7 +149,8 @@ class RandomColorPCA(v2.Transform):
     def _transform_bytes(self, image: PIL.Image.Image, alphas: Tensor) -> PIL.Image.Image:
         """Of a mode in PIL_MODES with as many colours as pca; alpha stays."""
         array = numpy.array(image)  # a copy, changed in place
-        bands = torch.from_numpy(array.reshape(*array.shape[:2], -1)).movedim(-1, -3)
+        interleaved = array.reshape(*array.shape[:2], len(image.getbands()))
+        bands = torch.from_numpy(interleaved).movedim(-1, -3)
         colours = bands[: len(self.scale)]
         colours.copy_(self._shift(colours, alphas))
         return PIL.Image.frombytes(image.mode, image.size, array.tobytes())
@@ -217,6 +220,7 @@ def _batch_shape(image: Any) -> tuple[int, ...]:
         return ()
     if image.ndim < 3:
         raise RuntimeError(
-            f"{NAME}: expected an image of (..., C, H, W) first, got shape {tuple(image.shape)}"
+            f"{NAME}: expected an image of (..., C, H, W), an array of (..., H, W, C), first; "
+            f"got shape {tuple(image.shape)}"
         )
     return tuple(image.shape[: -4 if isinstance(image, tv_tensors.Video) else -3])

@@ -1,5 +1,6 @@
 """Image files: which are found, what is read of them, and how one that cannot be read is named."""
 
+import json
 import os
 
 import numpy
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from cnn_ext import cli
 from cnn_ext.training import files
 from cnn_ext.training.images import Mapped
 
@@ -137,3 +139,44 @@ def test_a_workers_sentence_arrives_without_its_traceback(context, tmp_path):
     assert str(raised.value) == (
         f"data: {path!r} cannot be read: no image, or of a kind that PIL does not know"
     )
+
+
+# ------------------------------------------------------------------------------------- train
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Two classes of four images in train and test, one of the first broken."""
+    generator = numpy.random.default_rng(0)
+    for part in ("train", "test"):
+        for label in "ab":
+            (tmp_path / part / label).mkdir(parents=True)
+            for i in range(4):
+                pixels = generator.integers(0, 256, (40, 40, 3), dtype=numpy.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / label / f"{i}.png")
+    (tmp_path / "train" / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
+    return tmp_path
+
+
+def train(folder, *more):
+    return cli.main(
+        ["train", "--model", "alexnet", "--width", "0.125", "--image-size", "64", "--batch-size", "4",
+         "--epochs", "1", "--data", str(folder), "--out", str(folder / "out"), "--json", *more]
+    )  # fmt: skip
+
+
+def test_train_ends_with_one_sentence_about_a_broken_image(classes, capsys):
+    assert train(classes) == 2
+    last = capsys.readouterr().err.strip().split("\n")[-1]
+    assert last.startswith(
+        f"cnn-ext train: data: {str(classes / 'train/a/broken.png')!r} cannot be read"
+    )
+    assert last.endswith("add --skip-broken")
+
+
+def test_train_goes_on_without_a_broken_image_and_says_so(classes, capsys):
+    assert train(classes, "--recipe", "adamw", "--skip-broken") == 0
+    captured = capsys.readouterr()
+    (left_out,) = json.loads(captured.out)["left_out"]
+    assert "broken.png' cannot be read" in left_out
+    assert f"1 images are left out:\n{left_out}" in captured.err

@@ -231,8 +231,11 @@ def test_every_pixel_is_looked_at(value, place):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_what_resizing_rounds_past_white_is_fitted(dtype):
-    white = torch.full((3, 4, 4), 1 + torch.finfo(dtype).eps, dtype=dtype)
-    assert fit(white).count == 16
+    white = torch.ones(3, 971, 873)
+    resized = v2.functional.resize(white, [37, 41], antialias=True)
+    assert (resized > 1).any()
+    assert fit(resized.to(dtype)).count == 37 * 41
+    assert fit(torch.full((3, 4, 4), 1 + torch.finfo(dtype).eps, dtype=dtype)).count == 16
 
 
 def test_floats_on_0_to_255_are_not_shifted_by_next_to_nothing():
@@ -251,6 +254,19 @@ def test_the_image_of_a_dict_is_found_behind_its_label():
 
 def test_a_single_pil_image_is_a_data_set_of_one():
     assert torch.equal(ColorPCA.fit(MODES["RGB"], progress=False).mean, fit(COLOURS).mean)
+
+
+def test_an_image_without_pixels_stays_without():
+    for mode in ("RGB", "L", "I;16", "I", "F"):
+        assert shifted(Image.new(mode, (0, 0))).size == (0, 0)
+
+
+def test_flat_and_sparse_images_are_refused():
+    for use in (fit, shifted):
+        with pytest.raises((TypeError, RuntimeError), match=r"expected (an image|images)"):
+            use(numpy.zeros((4, 4)))
+    with pytest.raises(TypeError, match="sample 0: expected a dense tensor"):
+        fit(torch.rand(3, 4, 4).to_sparse())
 
 
 def test_what_is_no_data_set_is_named():
