@@ -89,7 +89,7 @@ def read_bytes(path: str | Path) -> Tensor:
 def broken(paths: Sequence[str]) -> dict[str, str]:
     """Those of the files that cannot be read, each with its sentence. Every file is read.
 
-    Threads share the work; no image is kept.
+    Threads share the work; each has one image in memory at a time.
     """
     from tqdm.auto import tqdm
 
@@ -102,7 +102,7 @@ def broken(paths: Sequence[str]) -> dict[str, str]:
 
     found = {}
     with (
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         # A bar for those who would have to wait without one.
         tqdm(total=len(paths), desc="reading images", unit="files", delay=3) as bar,
     ):

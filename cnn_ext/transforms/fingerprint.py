@@ -18,6 +18,7 @@ import functools
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import logging
 import random
 import site
@@ -65,7 +66,10 @@ def of(transform: Any, name: str = "transform") -> tuple[dict[str, str], dict[st
         ("{'max': 0.5}", True)
     """
     walk = _Walk(name)
-    walk.read(transform, name)
+    try:
+        walk.read(transform, name)
+    except RecursionError:
+        raise TypeError(f"{name}: its parts are nested too deeply to be recognised") from None
     return walk.facts, walk.versions()
 
 
@@ -154,13 +158,18 @@ class _Walk:
     # ----------------------------------------------------------------------------------- data
 
     def tensor(self, value: Tensor, path: str) -> None:
-        kind = f"{type(value).__name__} {value.dtype} {tuple(value.shape)}"
+        kind = f"{_name(type(value))} {value.dtype}"
         try:
+            kind += f" {tuple(value.shape)}"
+            if value.is_quantized:
+                raise TypeError("its scales are no bytes of its own")
             plain = value.detach().as_subclass(Tensor).resolve_conj().resolve_neg().cpu()
             content = plain.contiguous().flatten().view(torch.uint8).numpy().tobytes()
         except (RuntimeError, TypeError, NotImplementedError) as error:
             raise TypeError(f"{self.name}: {path}, {kind}, has no bytes to recognise it by") from error
         self.facts[path] = f"{kind} {_digest(content)}"
+        self.members(type(value), f"{path}.__class__")
+        self.named(vars(value), path)  # the format of bounding boxes, say
 
     def array(self, value: Any, path: str) -> None:
         if value.dtype.hasobject:
@@ -333,11 +342,13 @@ class _Walk:
 
     def globals(self, function: types.FunctionType, path: str) -> None:
         names = frozenset(name for code in _codes(function.__code__) for name in code.co_names)
-        for name, imported in _loaded(function):
+        for name in _imported(function):
+            if not self.library(name):
+                with contextlib.suppress(ImportError):  # the call would fail too, or go another way
+                    self.module(importlib.import_module(name), f"{path}.import({name})", names)
+        for name in _loaded(function):
             where = f"{path}.__globals__.{name}"
-            if imported is not None:
-                self.module(imported, where, names)
-            elif isinstance(function.__globals__.get(name), types.ModuleType):
+            if isinstance(function.__globals__.get(name), types.ModuleType):
                 self.module(function.__globals__[name], where, names)
             elif name in function.__globals__:
                 self.read(function.__globals__[name], where)
@@ -414,20 +425,22 @@ def _code(code: types.CodeType) -> bytes:
     return code.co_code + repr(rest).encode()
 
 
-def _loaded(function: types.FunctionType) -> Iterator[tuple[str, types.ModuleType | None]]:
-    """The global names that a function reads, and the modules that it imports."""
-    told = set()
+def _loaded(function: types.FunctionType) -> list[str]:
+    """The global names that a function reads, in their order."""
+    steps = (step for code in _codes(function.__code__) for step in dis.get_instructions(code))
+    return list(dict.fromkeys(s.argval for s in steps if s.opname in ("LOAD_GLOBAL", "LOAD_NAME")))
+
+
+def _imported(function: types.FunctionType) -> Iterator[str]:
+    """The modules that a function imports, by their whole names."""
+    package = function.__globals__.get("__package__")
     for code in _codes(function.__code__):
-        before: list[Any] = [None, None]
-        for step in dis.get_instructions(code):
-            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval not in told:
-                told.add(step.argval)
-                yield step.argval, None
+        steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+        for level, _, step in zip(steps, steps[1:], steps[2:], strict=False):  # level, names, import
             if step.opname == "IMPORT_NAME":
-                name = "." * (before[0] or 0) + step.argval  # level, names, then the import
-                with contextlib.suppress(ImportError):  # the call would fail too, or go another way
-                    yield name, importlib.import_module(name, function.__globals__.get("__package__"))
-            before = [before[1], step.argval]
+                dots = "." * level.argval if isinstance(level.argval, int) else ""
+                with contextlib.suppress(ImportError):
+                    yield importlib.util.resolve_name(dots + step.argval, package)
 
 
 def _is_generator(value: Any) -> bool:
@@ -459,6 +472,9 @@ def _is_library(module: str | None) -> bool:
     if top in ("__main__", "__mp_main__"):  # in a notebook its file is the kernel's
         return False
     file = getattr(sys.modules.get(module or ""), "__file__", None)
+    if top and top not in sys.modules:  # imported by a function that has not run yet
+        with contextlib.suppress(ImportError, ValueError):
+            file = getattr(importlib.util.find_spec(top), "origin", None)
     return file is not None and any(Path(file).resolve().is_relative_to(p) for p in _places())
 
 

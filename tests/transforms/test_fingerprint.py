@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from cnn_ext.transforms import ColorPCA, RandomColorPCA, alexnet_train, fingerprint
@@ -164,6 +165,9 @@ KINDS = {
     "one bit of a tensor": lambda by: functools.partial(torch.add, other=torch.tensor(1 + by * EPS)),
     "array": lambda by: functools.partial(numpy.add, numpy.full((2, 2), by)),
     "objects in an array": lambda by: functools.partial(numpy.add, numpy.array([None, {by}], object)),
+    "boxes": lambda by: functools.partial(
+        print, tv_tensors.BoundingBoxes(torch.ones(1, 4), format="XYXY", canvas_size=(9, by))
+    ),
     "image": lambda by: functools.partial(print, Image.new("RGB", (2, 2), (by, 0, 0))),
     "set": lambda by: functools.partial(print, {"x", "y", str(by)}),
     "set of objects": lambda by: functools.partial(print, {Color.RED, Color(by % 2 + 1), "x"}),
@@ -308,6 +312,14 @@ def test_libraries_count_by_name_and_version():
     assert "tqdm" in fingerprint.of(bars)[1]
 
 
+def test_an_import_inside_a_function_is_known_without_running_a_library(monkeypatch):
+    lines, versions = fingerprint.of(defined("def f(x): import pygments; return x"))
+    assert "pygments" in versions
+    assert lines.keys() == {"transform"}
+    assert facts(defined("def f(x): import not_installed_anywhere; return x"))
+    assert facts(defined("def f(x): from . import sibling; return x"))
+
+
 def test_a_logger_is_known_by_its_name():
     assert facts(defined("def f(x): log.info(x)", log=logging.getLogger("a")))
 
@@ -319,9 +331,9 @@ def test_a_logger_is_known_by_its_name():
     "part",
     [
         threading.Lock(), (i for i in ()), iter([1]), torch.empty(2, device="meta"),
-        torch.eye(2).to_sparse(), sys.stderr,
+        torch.eye(2).to_sparse(), sys.stderr, nn.LazyLinear(3).weight,
     ],
-    ids=["lock", "generator", "iterator", "meta", "sparse", "file"],
+    ids=["lock", "generator", "iterator", "meta", "sparse", "file", "lazy"],
 )  # fmt: skip
 def test_what_another_process_could_not_recognise_is_refused(part):
     for transform, path in (
@@ -332,6 +344,14 @@ def test_what_another_process_could_not_recognise_is_refused(part):
     ):
         with pytest.raises(TypeError, match=f"^transform: .*{path}"):
             facts(transform)
+
+
+def test_what_is_nested_beyond_measure_is_refused():
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(TypeError, match="nested too deeply"):
+        facts(Class(deep))
 
 
 @pytest.mark.parametrize(
