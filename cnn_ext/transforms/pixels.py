@@ -6,6 +6,7 @@ the same by them. PIL and NumPy are looked at, not imported, until an image of t
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ def is_pil(value: Any) -> bool:
 
 def is_array(value: Any) -> bool:
     """A NumPy array that can hold an image, (..., H, W, C)."""
-    return type(value).__module__.startswith("numpy") and getattr(value, "ndim", 0) >= 3
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray) and value.ndim >= 3
 
 
 def is_image(value: Any) -> bool:

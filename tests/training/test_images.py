@@ -107,6 +107,17 @@ def test_16_bit_images_are_read_from_black_to_white(folder):
     assert torch.equal(image, torch.from_numpy(ramp // 256).byte().expand(3, -1, -1))
 
 
+def test_a_strip_is_cut_before_it_is_scaled(folder):
+    strip = numpy.zeros((1, 20_001, 3), dtype=numpy.uint8)
+    strip[:, 9_998:10_003] = 200  # the middle
+    Image.fromarray(strip).save(folder / "train" / "cat" / "0.png")
+    image, _ = images.load(str(folder)).train[0]
+    assert image.shape == (3, 256, 256)
+    assert (image == 200).all()
+    assert images._middle(torch.zeros(3, 1, 20_001)).shape == (3, 1, 8)
+    assert images._middle(torch.zeros(3, 30, 240)).shape == (3, 30, 240)
+
+
 def test_a_broken_training_image_is_named_when_it_is_read_and_going_on_is_offered(folder):
     (folder / "train" / "cat" / "0.png").write_bytes(b"no image")
     data = images.load(str(folder))
