@@ -268,11 +268,11 @@ class _Walk:
         """Attributes that a ``__getstate__`` leaves out, as far as they can be recognised."""
         for name, part in getattr(value, "__dict__", {}).items():
             if f"{path}.{name}" not in self.facts:
-                facts = dict(self.facts)
+                before = self.facts.copy(), self.seen.copy(), self.visited.copy()
                 try:
                     self.attributes(value, {name: part}, path)
                 except TypeError:  # an open file, a lock: why a class has a state of its own
-                    self.facts = facts
+                    self.facts, self.seen, self.visited = before
 
     # ----------------------------------------------------------------------------------- code
 

@@ -75,6 +75,15 @@ class Hiding:
         return {}
 
 
+class HidingMore(Hiding):
+    """The tensor is met twice, first beside what cannot be recognised."""
+
+    def __init__(self, by):
+        self.tensor = torch.tensor(by)
+        self.mixed = {"tensor": self.tensor, "lock": threading.Lock()}
+        self.tensor, self.again = None, self.tensor
+
+
 class Cached:
     def __init__(self, by):
         self.by = by
@@ -157,6 +166,7 @@ KINDS = {
     "settings": Settings,
     "slots": Slotted,
     "state that pickle does not see": Hiding,
+    "state beside a lock": HidingMore,
     "cached": Cached,
     "buffer": Buffered,
     "hook": Hooked,
