@@ -162,7 +162,8 @@ def classes(tmp_path):
 def train(folder, *more):
     return cli.main(
         ["train", "--model", "alexnet", "--width", "0.125", "--image-size", "64", "--batch-size", "4",
-         "--epochs", "1", "--layers", "torch", "--data", str(folder), "--out", str(folder / "out"), "--json", *more]
+         "--epochs", "1", "--layers", "torch", "--data", str(folder), "--out", str(folder / "out"),
+         "--json", *more]
     )  # fmt: skip
 
 
