@@ -23,6 +23,7 @@ from cnn_ext.models.norms import Affine
 from cnn_ext.models.pending import Pending, Woven, passes
 from cnn_ext.models.weave import LAZY
 
+HOOKED = "a hook sees its calls"
 MOST_BRANCHES = 1000  # of one trace: a loop over values might never end
 
 
@@ -73,14 +74,14 @@ class _Scout:
     """Stands for :func:`cnn_ext.models.pending.lazily` while the model is explored."""
 
     def __init__(self, theirs: dict[nn.Module, nn.Module]) -> None:
-        self.thread = threading.get_ident()
+        self.thread, self.is_tensor = threading.get_ident(), True
         self.theirs, self.findings = theirs, Findings()
         self.hooked = {m for m in theirs if _is_watched(m)}
         self.norms = {m for m in theirs if norms.is_norm(m)}
         self.seen: set[nn.Module] = set()
         self.origins: dict[int, tuple[Any, nn.Module]] = {}  # the layer that gave a value, by id
-        self.starts = {m: norms.is_layer(m) and m not in self.hooked and not norms.cannot_start(m)
-                       for m in theirs}  # fmt: skip
+        self.starts = {m: m not in self.hooked and not norms.cannot_start(m)
+                       for m in theirs if norms.is_layer(m)}  # fmt: skip
         # Asked now, for while fx traces, a module's tensors are proxies.
         self.affine = {m: norms.affine(m) for m in self.norms}
 
@@ -91,15 +92,15 @@ class _Scout:
                 continue
             if part is not model and not (self.norms - self.seen) & set(part.modules()):
                 continue
-            for answer in (True, False):
+            for answer in (False, True):
                 if error := self.trace(part, answer):
                     self.findings.errors.setdefault(self.theirs[part], error)
-                else:
-                    self.findings.errors.pop(self.theirs[part], None)
+                if self.norms & set(part.modules()) <= self.seen:
                     break
 
     def trace(self, module: nn.Module, answer: bool) -> str | None:
         """Traces it, answering so when its code asks for values; what went wrong, if anything."""
+        self.is_tensor = not answer  # what it says when asked whether a proxy is one
         try:
             parameters = inspect.signature(type(module).forward).parameters.values()
             defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
@@ -124,7 +125,10 @@ class _Scout:
             self.note(function, args)
             if isinstance(function, Woven) and function not in self.hooked:
                 return getattr(function, "forward" + LAZY)(*args, **kwargs)
-        return function(*args, **kwargs)
+        value = function(*args, **kwargs)
+        if self.starts.get(function) is False:
+            self.origins[id(value)] = (value, function)
+        return value
 
     def note(self, norm: nn.Module, args: tuple) -> None:
         """A batch norm is called, and no layer before it waits."""
@@ -134,7 +138,9 @@ class _Scout:
         if layer is None:
             reason = "what it is given comes from no convolution or linear layer directly"
         elif norm in self.hooked:
-            reason = "a hook sees its calls"
+            reason = HOOKED
+        elif not self.starts[layer]:
+            reason = f"{type(layer).__name__} before it: {norms.cannot_start(layer) or HOOKED}"
         else:
             reason = f"what {type(layer).__name__} gives it may be used elsewhere too"
         self.leave(norm, reason, layer)
@@ -149,7 +155,7 @@ class _Scout:
         found = self.affine[norm]
         reason = found if isinstance(found, str) else norms.cannot_fold(layer, norm, found)
         if norm in self.hooked:
-            reason = "a hook sees its calls"
+            reason = HOOKED
         if isinstance(reason, str):
             self.leave(norm, reason, layer)
             return None

@@ -7,6 +7,7 @@ Which to call is decided at each call, by :mod:`cnn_ext.models.pending`.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from types import FunctionType
@@ -81,6 +82,8 @@ def freeze(
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("freeze: model: freeze it before it is compiled by TorchScript")
+    if isinstance(model, _Frozen):
+        return copy.deepcopy(model)
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"freeze: {name} has no values yet: call the lazy model once")
@@ -155,7 +158,8 @@ class _Frozen(torch.nn.Module):
         raise self._refuse("cannot lose its values")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
-        for dtype, device in {(t.dtype, t.device) for t in (*self.parameters(), *self.buffers())}:
+        kinds = ((t.dtype, t.device) for t in (*self.parameters(), *self.buffers()))
+        for dtype, device in dict.fromkeys(kinds):
             result = fn(torch.empty(0, dtype=dtype, device=device))
             if result.dtype != dtype or result.device != device:
                 raise self._refuse(f"cannot go from {dtype} on {device} to {result.dtype} on "
@@ -537,8 +541,9 @@ def _report(
                 rows.append(Row(name, kind, "", findings.left[module][0] + also))
             elif module not in findings.affine:
                 rows.append(Row(name, kind, "", _why_not_reached(name, names, findings, reasons)))
-    count = sum(map(norms.is_norm, names))
-    return Report(rows, count, len(findings.affine), relus)
+    before = sum(isinstance(module, Folded) for module in names)  # in parts that were frozen already
+    count, folded = sum(map(norms.is_norm, names)), len(findings.affine)
+    return Report(rows, before + count, before + folded, relus)
 
 
 def _why_not_reached(

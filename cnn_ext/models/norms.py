@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cnn_ext import nn as ours
-from cnn_ext.models.pending import passes
+from cnn_ext.models.pending import Folded, passes
 from cnn_ext.models.weave import NotWoven, _definition
 
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
@@ -51,10 +51,10 @@ class Affine:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether it is a batch norm: torch's, or whatever has its four tensors."""
+    """Whether it is a batch norm: torch's, or whatever has its four tensors; not if it is folded."""
     if isinstance(module, _BatchNorm):
         return True
-    if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm | Folded):
         return False
     tensors = {**module._parameters, **module._buffers}
     return all(tensors.get(name) is not None for name in STATISTICS)

@@ -28,6 +28,7 @@ class Scout(Protocol):
     """Watches the calls of a model while it is being frozen."""
 
     thread: int
+    is_tensor: bool
 
     def call(self, function: Any, args: tuple, kwargs: dict) -> Any:
         """Stands for ``lazily`` meanwhile."""
@@ -169,7 +170,7 @@ def is_instance(value: Any, kinds: Any) -> bool:
     if isinstance(value, Folded) and not isinstance(value, kinds):
         return issubclass(value.kind, kinds)  # type: ignore[arg-type]
     if scout is not None and isinstance(value, torch.fx.Proxy):
-        return isinstance(torch.empty(0), kinds)
+        return isinstance(torch.empty(0), kinds) == scout.is_tensor
     return isinstance(value, kinds)
 
 

@@ -576,6 +576,8 @@ class _Weaver:
             return self._is_steady(e.value)
         if isinstance(e, ast.Attribute):
             return self._is_steady(e.value)
+        if isinstance(e, ast.Tuple | ast.List):
+            return all(map(self._is_steady, e.elts))
         return isinstance(e, ast.Constant) or (isinstance(e, ast.Name) and e.id == self.this)
 
 
