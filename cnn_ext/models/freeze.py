@@ -318,7 +318,7 @@ class FoldedNorm(_Frozen, Folded):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The batch norm's."""
-        return self._original().forward(*args, **kwargs)
+        return self.kind.forward(self._original(), *args, **kwargs)
 
     def _original(self) -> torch.nn.Module:
         """The batch norm: another class over the same parameters, buffers and attributes."""

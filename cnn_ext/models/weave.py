@@ -27,6 +27,9 @@ PURE = (isinstance, issubclass, type, getattr, hasattr, len, callable, bool, int
         enumerate, zip, reversed, max, min, super, torch.is_grad_enabled, torch.is_tensor,
         torch.jit.is_scripting, torch.jit.is_tracing, torch.is_inference_mode_enabled,
         torch.compiler.is_compiling)  # fmt: skip
+# Methods of tensors that change nothing.
+PURE_METHODS = {"size", "dim", "ndimension", "numel", "mean", "sum", "std", "var", "max", "min", "any",
+                "all", "item", "abs", "norm", "new_zeros", "new_ones", "is_contiguous"}  # fmt: skip
 SEES_ALL = {"locals", "vars", "eval", "exec", "dir", "globals", "_getframe", "currentframe"}
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp,
           ast.DictComp, ast.GeneratorExp)  # fmt: skip
@@ -561,6 +564,9 @@ class _Weaver:
         return None
 
     def _is_pure(self, e: ast.Call) -> bool:
+        if isinstance(e.func, ast.Attribute) and e.func.attr in PURE_METHODS:
+            owner = e.func.value
+            return not (isinstance(owner, ast.Name) and owner.id == self.this)
         target = self._resolve(e.func)
         return any(target is pure for pure in PURE)
 

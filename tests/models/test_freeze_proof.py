@@ -432,8 +432,7 @@ def test_modes_and_attributes_set_by_hand_are_obeyed():
         lambda m: setattr(m.conv, "weight", nn.Parameter(torch.ones(2, 2, 3, 3).double(), False)),
         lambda m: setattr(m, "relu", nn.Tanh()),
         lambda m: setattr(m, "bn", nn.Identity()),
-        lambda m: setattr(m, "conv", nn.Conv2d(2, 2, 1).double()) or torch.nn.init.ones_(m.conv.weight)
-        and nn.init.zeros_(m.conv.bias),
+        lambda m: setattr(m, "conv", copy.deepcopy(m.conv2)),
     ):  # fmt: skip
         twins = copy.deepcopy(model), freeze(model)
         for twin in twins:
