@@ -117,6 +117,8 @@ class _Scout:
                 joined = input.then(function)
                 if joined is not None:
                     return joined
+                if isinstance(function, Woven) and function.takes_waiting and function not in self.hooked:
+                    return getattr(function, "forward" + LAZY)(input)
                 input = input.value()
             if isinstance(function, nn.Module) and self.starts.get(function):
                 return _Trial(self, function, input)

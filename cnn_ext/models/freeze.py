@@ -428,6 +428,7 @@ def _container(
         name = f"Frozen{kind.__name__}" if whole else kind.__name__
         members |= {"__doc__": kind.__doc__, "__module__": __name__, "made_of": key,
                     "functions": dict(functions), "reasons": reasons}  # fmt: skip
+        members["takes_waiting"] = "forward" + LAZY in members
         members.setdefault("forward" + LAZY, kind.forward)
         _MADE[key] = type(name, (_Sealed if whole else _Container, kind), members)
     return _MADE[key]

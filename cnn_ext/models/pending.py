@@ -47,6 +47,8 @@ def lazily(function: Any, *args: Any, **kwargs: Any) -> Any:
             joined = input.then(function)
             if joined is not None:
                 return joined
+            if isinstance(function, Woven) and function.takes_waiting and is_calm(function):
+                return getattr(function, "forward" + LAZY)(input)
             input = input.value()
         if isinstance(function, Layer) and isinstance(input, Tensor) and is_calm(function):
             return Pending(function, input, None)
@@ -114,6 +116,7 @@ class Woven(nn.Module):
     """A module whose code was rewritten."""
 
     functions: dict[str, FunctionType]  # that are in its ``__dict__``, and were rewritten too
+    takes_waiting: bool  # whether its forward was, and may be called with what waits
 
 
 class Pending:

@@ -268,7 +268,9 @@ class _Weaver:
         self.sites = 0
         self.inside = 0  # of how many with and try statements
         self.locals = self._simple_locals()
-        self.waiting: set[str] = set()
+        # What the lazy version of a method is called with may still wait.
+        given = {a.arg for a in arguments[1:2]} if lazy_return else set()
+        self.waiting: set[str] = given & self.locals
         self.bound = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}  # certainly: only what is bound can be settled
 
     def function(self) -> list[ast.stmt]:
@@ -277,7 +279,8 @@ class _Weaver:
 
     def _simple_locals(self) -> set[str]:
         """Variables that only plain assignments and loops set, and that no inner function sees."""
-        names, others = set(), set()
+        names = {a.arg for a in (*self.node.args.posonlyargs, *self.node.args.args)}
+        others: set[str] = set()
         for outer in ast.walk(self.node):
             if isinstance(outer, ast.Assign):
                 names |= {t.id for t in outer.targets if isinstance(t, ast.Name)}

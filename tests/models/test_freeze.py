@@ -182,16 +182,16 @@ def torchvisions(name, **arguments):
 
 
 NETWORKS = {
-    # builder, size of the image, batch norms folded, ReLUs fused
+    # builder, size of the image, batch norms folded (auxiliary classifiers' too), ReLUs fused
     "vgg16_bn": (lambda: cnn_ext.models.vgg16_bn(width=1 / 16), 64, 13, 13),
     "vgg11 of torch": (lambda: cnn_ext.models.vgg11(width=1 / 16, layers=nn), 64, 0, 8),
     "alexnet 2012": (lambda: cnn_ext.models.alexnet("2012", width=1 / 8), 224, 0, 5),
     "alexnet": (lambda: torchvisions("alexnet"), 64, 0, 5),
     "lenet5": (lambda: cnn_ext.models.lenet5("relu"), 0, 0, None),
-    "resnet18": (lambda: torchvisions("resnet18"), 64, 20, 1),
-    "resnet50": (lambda: torchvisions("resnet50"), 64, 53, 1),
-    "googlenet": (lambda: torchvisions("googlenet", init_weights=False), 64, 57, 0),
-    "inception_v3": (lambda: torchvisions("inception_v3", init_weights=False), 80, 94, 0),
+    "resnet18": (lambda: torchvisions("resnet18"), 64, 20, 9),
+    "resnet50": (lambda: torchvisions("resnet50"), 64, 53, 33),
+    "googlenet": (lambda: torchvisions("googlenet", init_weights=False), 64, 59, 0),
+    "inception_v3": (lambda: torchvisions("inception_v3", init_weights=False), 80, 96, 0),
     "densenet121": (lambda: torchvisions("densenet121"), 64, 59, None),
     "mobilenet_v2": (lambda: torchvisions("mobilenet_v2"), 64, 52, 0),
     "mobilenet_v3_small": (lambda: torchvisions("mobilenet_v3_small"), 64, 34, None),
@@ -199,7 +199,7 @@ NETWORKS = {
     "efficientnet_b0": (lambda: torchvisions("efficientnet_b0"), 64, 49, 0),
     "squeezenet1_1": (lambda: torchvisions("squeezenet1_1"), 64, 0, 26),
     "fcn_resnet50": (
-        lambda: torchvisions("fcn_resnet50", weights_backbone=None, num_classes=4), 64, 54, 2,
+        lambda: torchvisions("fcn_resnet50", weights_backbone=None, num_classes=4), 64, 54, 34,
     ),
 }  # fmt: skip
 
