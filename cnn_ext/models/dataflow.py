@@ -61,6 +61,10 @@ def explore(model: nn.Module, example_input: Any = None) -> Findings:
     try:
         if example_input is not None:
             arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+            for norm in scout.norms:
+                norm.register_forward_pre_hook(lambda norm, given: scout.note(norm, given))
+            for layer in scout.starts:
+                layer.register_forward_hook(lambda layer, _, value: scout.returned(layer, value))
             with torch.no_grad():
                 copied(*arguments)
         else:
@@ -79,6 +83,7 @@ class _Scout:
         self.hooked = {m for m in theirs if _is_watched(m)}
         self.norms = {m for m in theirs if norms.is_norm(m)}
         self.seen: set[nn.Module] = set()
+        self.folding: tuple[nn.Module, ...] = ()  # those that are called together with a layer
         self.origins: dict[int, tuple[Any, nn.Module]] = {}  # the layer that gave a value, by id
         self.starts = {m: m not in self.hooked and not norms.cannot_start(m)
                        for m in theirs if norms.is_layer(m)}  # fmt: skip
@@ -104,7 +109,7 @@ class _Scout:
         try:
             parameters = inspect.signature(type(module).forward).parameters.values()
             defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-            _Tracer(answer).trace(module, concrete_args=defaults or None)
+            _Tracer(self, answer).trace(module, concrete_args=defaults or None)
         except Exception as error:  # fx raises what the module's code raises on its proxies
             return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         return None
@@ -123,18 +128,17 @@ class _Scout:
             if isinstance(function, nn.Module) and self.starts.get(function):
                 return _Trial(self, function, input)
             args = (input,)
-        if isinstance(function, nn.Module):
-            self.note(function, args)
-            if isinstance(function, Woven) and function not in self.hooked:
-                return getattr(function, "forward" + LAZY)(*args, **kwargs)
-        value = function(*args, **kwargs)
-        if self.starts.get(function) is False:
-            self.origins[id(value)] = (value, function)
-        return value
+        if isinstance(function, Woven) and function not in self.hooked:
+            return getattr(function, "forward" + LAZY)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    def returned(self, layer: nn.Module, value: Any) -> None:
+        """A layer is called, and its result may go anywhere."""
+        self.origins[id(value)] = (value, layer)
 
     def note(self, norm: nn.Module, args: tuple) -> None:
-        """A batch norm is called, and no layer before it waits."""
-        if norm not in self.norms:
+        """A batch norm is called, with or without a layer that waits."""
+        if norm in self.folding:
             return
         value, layer = self.origins.get(id(args[0]), (None, None)) if args else (None, None)
         if layer is None:
@@ -228,23 +232,30 @@ class _Trial(Pending):
 
     def value(self) -> Any:
         """Calls the modules, as the model would."""
-        value = self.input
+        value, self.scout.folding = self.input, self.calls
         for module in self.calls:
             value = module(value)
-        if self.norm is None and not self.relu:
-            self.scout.origins[id(value)] = (value, self.layer)
+        self.scout.folding = ()
         return value
 
 
 class _Tracer(Tracer):
     """Layers are what has no children, and batch norms; questions about values have one answer."""
 
-    def __init__(self, answer: bool) -> None:
+    def __init__(self, scout: _Scout, answer: bool) -> None:
         super().__init__()
-        self.answer, self.branches = answer, 0
+        self.scout, self.answer, self.branches = scout, answer, 0
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return next(m.children(), None) is None or norms.is_norm(m)
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple, kwargs: dict) -> Any:
+        if m in self.scout.norms:
+            self.scout.note(m, args)
+        value = super().call_module(m, forward, args, kwargs)
+        if m in self.scout.starts:
+            self.scout.returned(m, value)
+        return value
 
     def to_bool(self, obj: Proxy) -> bool:
         self.branches += 1

@@ -524,6 +524,10 @@ def _report(
 ) -> Report:
     """What is about to be done, by name."""
     names = {m: name for name, m in model.named_modules()}
+    for owner, reason in reasons.items():  # its code, as it stands, may do anything with what it gets
+        for norm in owner.children():
+            if norm in findings.left:
+                findings.left[norm] = (reason, findings.left[norm][1])
     rows, relus = [], 0
     for module, name in names.items():
         pairs = findings.pairs.get(module, [])

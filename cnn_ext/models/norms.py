@@ -170,7 +170,7 @@ PLAIN_FORWARDS = {
     for name in ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
                  "Linear")
 }  # fmt: skip
-PLAIN_CONV_FORWARDS = {
+PLAIN_CONV_FORWARDS = {_ConvNd._conv_forward} | {  # which transposed convolutions do not call
     getattr(home, f"Conv{axes}d")._conv_forward for home in (nn, ours) for axes in (1, 2, 3)
 }
 LINEAR = (nn.Linear, _ConvNd)

@@ -576,11 +576,11 @@ class _Weaver:
     def _is_steady(self, e: ast.expr) -> bool:
         """Whether to iterate over this has no effect: over modules, numbers, lists of these."""
         if isinstance(e, ast.Call):
-            pure = self._resolve(e.func) in (range, enumerate, zip, reversed)
+            pure = self._resolve(e.func) in (range, enumerate, zip, reversed, len)
             views = (isinstance(e.func, ast.Attribute) and not e.args
                      and e.func.attr in ("values", "items", "keys", "children", "named_children")
                      and self._is_steady(e.func.value))  # fmt: skip
-            return views or (pure and not e.keywords and all(map(self._is_steady, e.args)))
+            return views or (pure and all(map(self._is_steady, e.args)))
         if isinstance(e, ast.Subscript):
             return self._is_steady(e.value)
         if isinstance(e, ast.Attribute):
