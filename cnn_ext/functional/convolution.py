@@ -289,14 +289,15 @@ def _conv(
         padding = padding_amounts(padding, input.shape[-axes:], weight.shape[2:], stride, dilation)
     else:
         padding = integers(f"{name}: padding", padding, axes)
-    if weight.shape[0] < max(groups, 1):
-        raise RuntimeError(
-            f"{name}: weight: expected at least {groups} filters, one for each group, got shape "
-            f"{list(weight.shape)}"
-        )
     input, weight, bias = _autocast(input, weight, bias)
-    if input.shape[-axes - 1] == 0:
-        return _conv_of_nothing(axes, input, weight, bias, stride, padding, dilation, groups)
+    if not torch.jit.is_tracing():  # which warns of every choice by a size
+        if weight.shape[0] < groups:
+            raise RuntimeError(
+                f"{name}: weight: expected at least {groups} filters, one for each group, got shape "
+                f"{list(weight.shape)}"
+            )
+        if input.shape[-axes - 1] == 0:
+            return _conv_of_nothing(axes, input, weight, bias, stride, padding, dilation, groups)
     arguments = stride, padding, dilation, groups, algorithm
     if input.dim() == axes + 1:
         return operation(input.unsqueeze(0), weight, bias, *arguments).squeeze(0)
