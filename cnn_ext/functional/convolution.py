@@ -76,13 +76,19 @@ def conv2d(
             packs patches block by block; ``"winograd"`` (filters of 3 x 3 or 5 x 5 cells, or so many
             in each phase of the stride, without dilation) takes 2.8 to 4 times fewer multiplications
             and rounds some three times as much; ``"direct"`` sums from a band of input rows, where no
-            patch is packed. What ``"auto"`` takes, :func:`convolution_algorithm` tells.
+            patch is packed. What ``"auto"`` takes, :func:`convolution_algorithm` tells. Winograd is not exact
+            where the others are: on integers and other data whose sums float32 holds without rounding.
+            Zeros come out as some 1e-6. ``default_algorithm("implicit_gemm")`` excludes it.
+
+    Integers are ints, NumPy's, or tensors of one; lists of them are tuples or lists, as torch has it.
 
     Returns:
-        (N, K, P, Q) or (K, P, Q), in channels_last if input or weight is.
+        (N, K, P, Q) or (K, P, Q), in channels_last if input or weight is. An input without channels
+        gives no channels, as in torch.
 
     Raises:
         RuntimeError, ValueError: an argument does not fit the others; the message names it.
+        TypeError: an argument is of a type that torch refuses too.
 
     Example:
         The four paddings of a 32 x 32 image under a 5 x 5 filter:

@@ -27,6 +27,7 @@ def unfold(
         Convolution is one matrix multiplication:
 
         >>> import torch
+        >>> from cnn_ext.functional import conv2d
         >>> image, filters = torch.randn(1, 3, 8, 8), torch.randn(5, 3, 3, 3)
         >>> by_hand = (filters.flatten(1) @ unfold(image, 3)).view(1, 5, 6, 6)
         >>> torch.testing.assert_close(by_hand, conv2d(image, filters))
