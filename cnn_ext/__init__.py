@@ -14,9 +14,9 @@ from cnn_ext.models.freeze import freeze
 
 
 def __getattr__(name: str):
-    """``cnn_ext.compare``, which needs the ``train`` extra and is loaded when it is asked for."""
+    """``cnn_ext.compare``, which is loaded when it is asked for."""
     if name == "compare":
-        from cnn_ext.training.compare import compare
+        from cnn_ext.comparison import compare
 
         return compare
     raise AttributeError(f"module 'cnn_ext' has no attribute {name!r}")

@@ -113,6 +113,9 @@ def _add_train(commands) -> None:
     command.add_argument("--nodes", type=_positive, default=1, help="hosts, started by torchrun")
     command.add_argument("--workers", type=int, default=0, help="processes that read images")
     command.add_argument("--downloads", default="data", help="where data sets are kept: data")
+    command.add_argument(
+        "--skip-broken", action="store_true", help="go on without images that cannot be read"
+    )
     command.add_argument("--out", type=Path, default=Path("runs/train"), help="default: runs/train")
     command.add_argument(
         "--resume", action="store_true", help="continue the run in --out, with the options it has there"
@@ -231,6 +234,9 @@ def _train(options: argparse.Namespace) -> int:
             raise
         print(f"cnn-ext train: {error}", file=sys.stderr)
         return 2
+    if report["left_out"]:
+        print(f"{len(report['left_out'])} images are left out:", *report["left_out"], sep="\n",
+              file=sys.stderr)  # fmt: skip
     if options.json:
         print(json.dumps(report))
     else:
@@ -267,7 +273,7 @@ def _compare(options: argparse.Namespace) -> int:
     try:
         import torch
 
-        from cnn_ext.training.compare import compare
+        from cnn_ext.comparison import compare
         from cnn_ext.training.networks import build
     except ModuleNotFoundError as missing:
         return _needs(missing)
@@ -315,6 +321,6 @@ def _fit_pca(options: argparse.Namespace) -> int:
         print(wrong, file=sys.stderr)
         return 1
     print(json.dumps(report, indent=1) if options.json else colors.table(report))
-    for path in report["unreadable"]:
-        print(f"left out, unreadable: {path}", file=sys.stderr)
+    for path, reason in zip(report["unreadable"], report["reasons"], strict=True):
+        print(f"left out, unreadable: {path} ({reason.partition(': ')[2]})", file=sys.stderr)
     return 0

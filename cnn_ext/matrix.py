@@ -10,8 +10,6 @@ Source: V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep le
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cnn_ext._inspection import example, looking_at, own_modules, with_values
 from cnn_ext.functional import Ints, _per_axis, default_algorithm, padding_amounts
 
 
@@ -289,7 +288,7 @@ def receptive_field(model: torch.nn.Module, input_size: Sequence[int]) -> dict[s
     one evaluation for each row and each column.
 
     Args:
-        model: any module of one input; a copy is run, in evaluation mode.
+        model: any module of one input; it is run in evaluation mode and stays as it is.
         input_size: (C, \*spatial) of the input. Larger than the fields, to see them whole.
 
     Returns:
@@ -324,10 +323,11 @@ def receptive_field(model: torch.nn.Module, input_size: Sequence[int]) -> dict[s
 
 def _who_sees_what(model: torch.nn.Module, input_size: Sequence[int]) -> dict[str, list[Tensor]]:
     """For each module and axis, (input cells, units): which unit of its output sees which cell."""
-    model = copy.deepcopy(model).eval()
+    model = with_values(model)
     axes = len(input_size) - 1
     seen: dict[str, list[list[Tensor]]] = {}
     run: dict[str, Tensor] = {}  # of one evaluation; of a module that is called twice, the last
+    error: Exception | None = None
 
     def record(name: str):
         def hook(_module, _inputs, output):
@@ -337,26 +337,28 @@ def _who_sees_what(model: torch.nn.Module, input_size: Sequence[int]) -> dict[st
 
         return hook
 
-    for name, module in model.named_modules():
-        module.register_forward_hook(record(name))
-    parameter = next(model.parameters(), torch.zeros(()))
-    for axis in range(axes):
-        for cells in torch.arange(input_size[axis + 1]).split(8):
-            probes = torch.zeros(
-                len(cells), *input_size, dtype=parameter.dtype, device=parameter.device
-            )
-            for probe, cell in zip(probes, cells, strict=True):
-                probe.select(axis + 1, cell).fill_(float("nan"))
-            # Not an algorithm that spreads a NaN beyond the units that see it. A head of fixed size
-            # may refuse the input; the layers before it have been seen by then.
-            with torch.no_grad(), default_algorithm("implicit_gemm"), contextlib.suppress(RuntimeError):
-                model(probes)
-            for name, units in run.items():
-                seen.setdefault(name, [[] for _ in range(axes)])[axis].append(units)
-            run.clear()
-    return {
-        name: [torch.cat(maps) for maps in of_axes] for name, of_axes in seen.items() if all(of_axes)
-    }
+    # Not an algorithm that spreads a NaN beyond the units that see it.
+    with looking_at(model), default_algorithm("implicit_gemm"):
+        for name, module in own_modules(model).items():
+            if not isinstance(module, torch.jit.ScriptModule):
+                module.register_forward_hook(record(name))
+        for axis in range(axes):
+            for cells in torch.arange(input_size[axis + 1]).split(8):
+                probes = example(model, input_size, batch=len(cells))
+                for probe, cell in zip(probes, cells, strict=True):
+                    probe.select(axis + 1, cell).fill_(float("nan"))
+                try:
+                    model(probes)
+                except Exception as refused:  # by a head of fixed size: the layers before it were seen
+                    error = refused
+                for name, units in run.items():
+                    seen.setdefault(name, [[] for _ in range(axes)])[axis].append(units)
+                run.clear()
+    if error is not None and not seen:
+        raise error
+    whole = {name: [torch.cat(m) for m in maps] for name, maps in seen.items() if all(maps)}
+    # A module whose output does not depend on the image has no field.
+    return {name: maps for name, maps in whole.items() if all(map.any() for map in maps)}
 
 
 def _field(sees: Tensor) -> tuple[int, float, float]:

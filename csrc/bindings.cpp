@@ -8,7 +8,9 @@
 
 #include <vector>
 
+#include "cpu/convolution/route.h"
 #include "cpu/kernels.h"
+#include "ops/trace.h"
 
 #if defined(CNN_EXT_CUDA)
 #include "cuda_facts.h"  // written by setup.py
@@ -40,26 +42,29 @@ pybind11::dict build_facts() {
 }
 
 std::vector<std::string> kernel_slots() {
-#define CNN_EXT_SLOT(name, result, arguments) #name,
-  return {CNN_EXT_GEMM_SLOTS(CNN_EXT_SLOT) CNN_EXT_KERNEL_SLOTS(CNN_EXT_SLOT)};
-#undef CNN_EXT_SLOT
+  std::vector<std::string> names;
+#define CNN_EXT_NAMES(Family) \
+  for (const char* name : cpu::Family<float>::kNames) names.emplace_back(name);
+  CNN_EXT_FAMILIES(CNN_EXT_NAMES)
+#undef CNN_EXT_NAMES
+  return names;
 }
 
-// The steps of dense maps of so many channels in all.
-cpu::FeatureMapStrides dense(bool channels_last, int64_t groups, int64_t channels,
-                             const int64_t* size) {
-  const int64_t pixels = size[0] * size[1] * size[2], all = groups * channels;
-  const int64_t c = channels_last ? 1 : pixels, pixel = channels_last ? all : 1;
-  return {all * pixels, channels * c, c, {pixel * size[1] * size[2], pixel * size[2], pixel}};
+cpu::Dtype dtype_named(const std::string& name) {
+  constexpr const char* kNames[] = {"float32",   "float64",   "bfloat16",  "float16",
+                                    "complex32", "complex64", "complex128"};
+  for (int i = 0; i < 7; ++i) {
+    if (name == kNames[i]) return static_cast<cpu::Dtype>(i);
+  }
+  throw pybind11::value_error("dtype: expected a floating-point or complex dtype, got " + name);
 }
 
-// What "auto" means for a convolution over one to three axes: its name. Sizes are (N, C, ...) and
+// The route of a convolution of dense tensors over one to three axes. Sizes are (N, C, ...) and
 // (K, C / groups, ...); padding is before and after each axis, the last axis first.
-std::string chosen_algorithm(const std::string& dtype, bool channels_last, bool weight_gradient,
-                             const std::vector<int64_t>& input, const std::vector<int64_t>& weight,
-                             const std::vector<int64_t>& stride,
-                             const std::vector<int64_t>& padding,
-                             const std::vector<int64_t>& dilation, int64_t groups) {
+pybind11::dict route(const std::string& pass, const std::string& dtype, bool channels_last,
+                     const std::vector<int64_t>& input, const std::vector<int64_t>& weight,
+                     const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                     const std::vector<int64_t>& dilation, int64_t groups) {
   cpu::Convolution c{};
   c.N = input.at(0);
   c.G = groups;
@@ -80,16 +85,41 @@ std::string chosen_algorithm(const std::string& dtype, bool channels_last, bool 
     const int64_t extent = c.dilation[axis] * (c.filter[axis] - 1) + 1;
     c.out[axis] = (c.in[axis] + before + after - extent) / c.stride[axis] + 1;
   }
-  c.input = dense(channels_last, c.G, c.C, c.in);
-  c.output = dense(channels_last, c.G, c.K, c.out);
-  // Parts of complex tensors are not dense; volumes of float64 are never channels_last.
-  const bool twice = dtype == "float64" || dtype == "complex128";
-  const bool turns = dtype.rfind("complex", 0) != 0 && !(dtype == "float64" && axes == 3);
-  const auto precision = twice ? cpu::Precision::float64
-                         : dtype == "bfloat16" && cpu::multiplies_bfloat16()
-                             ? cpu::Precision::bfloat16
-                             : cpu::Precision::float32;
-  return cpu::name_of(cpu::choose(c, precision, weight_gradient, turns));
+  c = cpu::densified(c, channels_last);
+  const int64_t taps = c.taps(), step = channels_last ? c.C : 1;
+  c.weight = {c.K * c.C * taps,
+              c.C * taps,
+              channels_last ? 1 : taps,
+              {step * c.filter[1] * c.filter[2], step * c.filter[2], step}};
+  cpu::Request request{cpu::Pass::forward, c, axes, dtype_named(dtype), std::nullopt};
+  for (const auto other : {cpu::Pass::input_gradient, cpu::Pass::weight_gradient}) {
+    if (pass == cpu::name_of(other)) request.pass = other;
+  }
+  const cpu::Route found = cpu::plan(request);
+  pybind11::dict facts;
+  facts["algorithm"] = cpu::name_of(found.algorithm);
+  facts["row"] = found.row;
+  facts["path"] = cpu::describe(found);
+  facts["precision"] = cpu::name_of(found.precision);
+  return facts;
+}
+
+// The rule of "auto", row by row: name, algorithm, when, reason.
+std::vector<std::vector<std::string>> rule() {
+  std::vector<std::vector<std::string>> rows;
+  for (const cpu::Row& row : cpu::kRule) {
+    rows.push_back({row.name, cpu::name_of(row.algorithm), row.when, row.reason});
+  }
+  return rows;
+}
+
+pybind11::list end_trace(size_t trace) {
+  pybind11::list list;
+  for (const cnn_ext::Record& r : cnn_ext::end_trace(trace)) {
+    list.append(pybind11::make_tuple(r.op, r.pass, r.route, r.sizes, r.dtype, r.layout, r.threads,
+                                     r.workspace_bytes, r.milliseconds));
+  }
+  return list;
 }
 
 }  // namespace
@@ -106,7 +136,10 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_cpu_capability", &cpu::set_capability, pybind11::arg("name"),
         "Lowers the instruction set in use, or raises it again, up to the best; for tests.");
   m.def("parallel_threads", &parallel_threads, "The number of threads that kernels run on.");
-  m.def("chosen_algorithm", &chosen_algorithm,
-        "The algorithm that \"auto\" means for a convolution.");
+  m.def("convolution_route", &route, "The route that a convolution takes under \"auto\".");
+  m.def("convolution_rule", &rule,
+        "What \"auto\" means: name, algorithm, when and why, row by row.");
+  m.def("begin_trace", &cnn_ext::begin_trace, "Starts a record of every call; returns its name.");
+  m.def("end_trace", &end_trace, "Ends it; returns the calls.");
   m.def("kernel_slots", &kernel_slots, "Names of the kernels that every instruction set provides.");
 }

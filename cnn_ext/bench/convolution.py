@@ -28,8 +28,8 @@ from cnn_ext import functional
 from cnn_ext.bench.options import DTYPES, Options, shapes
 from cnn_ext.bench.timing import Row, by_format, ratio, turns
 from cnn_ext.bench.workspace import workspace_bytes
+from cnn_ext.comparison import relative_error
 from cnn_ext.ops import convolution as ops
-from cnn_ext.training.compare import relative_error
 
 SETS = ("lenet", "alexnet", "vgg", "resnet50", "mobilenet_v2", "googlenet", "others")
 QUICK = ("lenet", "alexnet", "vgg")

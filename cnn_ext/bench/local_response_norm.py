@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from cnn_ext.bench.options import DTYPES, Options, shapes
 from cnn_ext.bench.timing import Row, ratio, turns
+from cnn_ext.comparison import relative_error
 from cnn_ext.functional import local_response_norm
-from cnn_ext.training.compare import relative_error
 
 CONSTANTS: dict[str, Any] = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0}
 CACHED = 2**24  # bytes: a tensor and its result stay in 32 MB, and malloc reuses their memory

@@ -25,7 +25,7 @@ from cnn_ext import nn
 from cnn_ext.bench.options import DTYPES, Options, shapes
 from cnn_ext.bench.rivals import NEEDED, available, rival
 from cnn_ext.bench.timing import LAYOUTS, OPPONENTS, Row, Timed, by_format, ratio, turns
-from cnn_ext.training.compare import relative_error
+from cnn_ext.comparison import relative_error
 from cnn_ext.training.networks import build
 
 QUICK = ("LeNet-5", "AlexNet 2012", "AlexNet one_weird_trick")

@@ -7,26 +7,39 @@ used in two places all stay as they are.
 
 from __future__ import annotations
 
-import copy
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from cnn_ext import nn
+from cnn_ext._inspection import copied
+from cnn_ext.models.twins import TWINS, base_of, obstacle, original, swapped
+from cnn_ext.models.twins import become as _become
 from cnn_ext.nn.convolution import _Convolution
 
-TWINS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
-    getattr(torch.nn, name): getattr(nn, name) for name in nn.__all__ if hasattr(torch.nn, name)
-}
 EXCLUDED = "it is excluded"
+SCRIPTED = "it is compiled by TorchScript: convert the model before it is scripted"
+# Attention reads the weight of this layer without calling it. The class says that to other tools.
+NEVER_CALLED = torch.nn.modules.linear.NonDynamicallyQuantizableLinear
+
+
+class LeftAlone(dict[str, str]):
+    """Reasons by module name, and the share of the model's parameters in these modules."""
+
+    share: float = 0.0
 
 
 def convert(
     model: torch.nn.Module, *, exclude: Iterable[str] = (), inplace: bool = False
 ) -> torch.nn.Module:
     """The model with every ``torch.nn`` layer that has a twin here swapped for it.
+
+    A layer of a subclass that leaves ``forward`` and what it calls alone is swapped too: its new class
+    derives from its own and from ours.
 
     Args:
         model: any module, a single layer too.
@@ -36,7 +49,8 @@ def convert(
 
     Returns:
         The model; ``state_dict`` keys, hooks, parametrizations, dtype, device and training mode are
-        unchanged. What :func:`left_alone` names is left alone, with a warning unless it is excluded.
+        unchanged. What :func:`left_alone` names is left alone; one warning tells how much that is,
+        unless it is excluded.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 5), torch.nn.ReLU())
@@ -44,57 +58,70 @@ def convert(
         'cnn_ext.nn.convolution'
     """
     if not inplace:
-        model = copy.deepcopy(model)
-    reasons = left_alone(model, exclude=exclude)
+        model = copied(model)
+    alone = left_alone(model, exclude=exclude)
     for name, module in model.named_modules():
-        twin = TWINS.get(parametrize.type_before_parametrizations(module))
-        if reasons.get(name, EXCLUDED) != EXCLUDED:
-            _left_alone("convert", name, module, reasons[name])
-        elif twin and name not in reasons:
-            _become(module, twin)
+        kind = parametrize.type_before_parametrizations(module)
+        if name not in alone and _has_twin(module):
+            _become(module, swapped(kind))
+    _warn("convert", model, {name: why for name, why in alone.items() if why != EXCLUDED})
     return model
 
 
-def left_alone(model: torch.nn.Module, *, exclude: Iterable[str] = ()) -> dict[str, str]:
+def left_alone(model: torch.nn.Module, *, exclude: Iterable[str] = ()) -> LeftAlone:
     """What :func:`convert` leaves alone though it looks like a layer that has a twin here, and why.
 
     Args:
         model, exclude: as for :func:`convert`.
 
     Returns:
-        Reasons by module name; nothing for what is swapped, and for layers of other kinds, as which
-        subclasses of ``Linear`` count: attention's, an adapter's.
+        Reasons by module name; nothing for what is swapped, and for layers of other kinds. Its
+        attribute ``share`` is the share of the model's parameters that these modules hold.
 
     Example:
         >>> class Mine(torch.nn.Conv2d):
-        ...     pass
-        >>> left_alone(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), Mine(1, 1, 1), torch.nn.ReLU()))
-        {'1': 'Mine is a subclass of Conv2d, perhaps with a forward of its own'}
+        ...     def forward(self, input):
+        ...         return super().forward(input).relu()
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), Mine(3, 1, 1), torch.nn.ReLU())
+        >>> alone = left_alone(model)
+        >>> alone, alone.share
+        ({'1': 'Mine has a forward of its own'}, 0.4)
     """
     excluded = _modules_in(model, exclude)
-    reasons = {}
+    reasons = LeftAlone()
     for name, module in model.named_modules():
-        kind = parametrize.type_before_parametrizations(module)
-        if issubclass(kind, tuple(TWINS.values())):
-            continue
-        twins = [theirs.__name__ for theirs in TWINS if issubclass(kind, theirs)]
         if isinstance(module, torch.jit.ScriptModule):
-            twins = [theirs.__name__ for theirs in TWINS if theirs.__name__ == module.original_name]
-        if not twins or _multiplies_otherwise(kind):
+            if module.original_name not in {theirs.__name__ for theirs in TWINS}:
+                continue
+            reason: str | None = (
+                "it is compiled by TorchScript: convert the model before it is scripted"
+            )
+        elif _has_twin(module):
+            base = base_of(parametrize.type_before_parametrizations(module))
+            reason = obstacle(module, base)  # type: ignore[arg-type]
+        else:
             continue
         if module in excluded:
-            reasons[name] = EXCLUDED
-        elif isinstance(module, torch.jit.ScriptModule):
-            reasons[name] = "it is compiled by TorchScript: convert the model before it is scripted"
-        elif kind not in TWINS:
-            of = twins[-1]  # LazyConv2d is a Conv2d too: the table has the plain ones first
-            reasons[name] = f"{kind.__name__} is a subclass of {of}, perhaps with a forward of its own"
+            reason = EXCLUDED
+        if reason:
+            reasons[name] = reason
+    reasons.share = _share(model, reasons)
     return reasons
 
 
-def _multiplies_otherwise(kind: type) -> bool:
-    """Whether it is another kind of linear layer."""
-    return issubclass(kind, torch.nn.Linear) and kind not in TWINS
+def _has_twin(module: torch.nn.Module) -> bool:
+    kind = parametrize.type_before_parametrizations(module)
+    return base_of(kind) is not None and kind is not NEVER_CALLED
+
+
+def _share(model: torch.nn.Module, names: Iterable[str]) -> float:
+    """The share of the parameters that have values which is in the modules of these names."""
+
+    def numbers(modules: Iterable[torch.nn.Module]) -> int:
+        parameters = {id(p): p for module in modules for p in module.parameters()}
+        return sum(p.numel() for p in parameters.values() if not is_lazy(p))
+
+    return numbers(map(model.get_submodule, names)) / max(1, numbers([model]))
 
 
 def _modules_in(model: torch.nn.Module, names: Iterable[str]) -> set[torch.nn.Module]:
@@ -106,23 +133,11 @@ def _modules_in(model: torch.nn.Module, names: Iterable[str]) -> set[torch.nn.Mo
     return {inner for name in names for inner in known[name].modules()}
 
 
-def _become(module: torch.nn.Module, kind: type[torch.nn.Module]) -> None:
-    """Changes the class of a module where it stands.
-
-    A parametrization has put a class of the module's own between it and its layer's class, which has
-    the computed tensors as properties: it gets such a class over the new one.
-    """
-    if parametrize.is_parametrized(module):
-        members = {k: v for k, v in vars(type(module)).items() if k not in ("__dict__", "__weakref__")}
-        kind = type(f"Parametrized{kind.__name__}", (kind,), members)
-    module.__class__ = kind
-
-
 def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
     """The model with our layers swapped for ``torch.nn``'s: the inverse of :func:`convert`.
 
     Padding that torch has no word for becomes integers where it is the same before and after every
-    axis for any input; a layer that torch cannot express is left alone, with a warning that says why.
+    axis for any input; layers that torch cannot express are left alone, with one warning that says why.
 
     Example:
         >>> layer = revert(nn.Conv2d(1, 1, 5, padding="half"))
@@ -132,20 +147,20 @@ def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
         'torch.nn.modules.conv'
     """
     if not inplace:
-        model = copy.deepcopy(model)
-    ours: dict[type, type[torch.nn.Module]] = {twin: theirs for theirs, twin in TWINS.items()}
+        model = copied(model)
+    alone: dict[str, str] = {}
     for name, module in model.named_modules():
         kind = parametrize.type_before_parametrizations(module)
-        theirs = ours.get(kind)
+        theirs = original(kind)
         if theirs is None:
             if isinstance(module, _Convolution):
-                _left_alone("revert", name, module, f"torch has no twin of {kind.__name__}")
-            continue
-        if reason := _say_as_torch(module):
-            _left_alone("revert", name, module, reason)
-            continue
-        module.__dict__.pop("algorithm", None)
-        _become(module, theirs)
+                alone[name] = f"torch has no twin of {kind.__name__}"
+        elif reason := _say_as_torch(module):
+            alone[name] = reason
+        else:
+            module.__dict__.pop("algorithm", None)
+            _become(module, theirs)
+    _warn("revert", model, alone)
     return model
 
 
@@ -177,8 +192,26 @@ def _torch_padding(module: _Convolution) -> tuple[int, ...] | str | None:
     return tuple(reversed(before)) if before == after else None
 
 
-def _left_alone(operation: str, name: str, module: object, reason: str) -> None:
+def _warn(operation: str, model: torch.nn.Module, reasons: dict[str, str]) -> None:
+    """One warning for a model: how many layers, how much of it that is, and the reasons."""
+    if not reasons:
+        return
+    of_reason = defaultdict(list)
+    for name, reason in reasons.items():
+        of_reason[reason].append(name)
+    told = []
+    for reason, names in list(of_reason.items())[:REASONS]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        kind = type(model.get_submodule(names[0])).__name__
+        told.append(f"{names[0] or 'the model'} ({kind}){more}: {reason}")
+    if len(of_reason) > REASONS:
+        told.append("and other reasons")
+    layers = "1 layer" if len(reasons) == 1 else f"{len(reasons)} layers"
+    share = _share(model, reasons)
     warnings.warn(
-        f"{operation}: left {name or 'the model'} ({type(module).__name__}) alone: {reason}",
+        f"{operation}: left {layers} alone, with {share:.0%} of the parameters: {'; '.join(told)}",
         stacklevel=3,
     )
+
+
+REASONS = 5  # that a warning tells

@@ -1,7 +1,8 @@
-"""Which layer's output goes to one other layer and nowhere else, in anybody's network.
+"""Finds which layers a network's batch norms and ReLUs follow, by following its calls once.
 
-What ``torch.fx`` traces is believed only where it must be so: not of modules that hooks watch, whose
-weights the model's code reads by itself, or that may be called where no graph shows it.
+What is found here is only where to look: whether a layer's output goes nowhere else is
+:mod:`cnn_ext.models.weave`'s to prove, and what a call finds at run time :mod:`cnn_ext.models.pending`'s
+to check. So any path through the code will do, also one that no image takes.
 """
 
 from __future__ import annotations
@@ -9,166 +10,255 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import nn
-from torch.fx import Graph, Node, Tracer
+from torch.fx import Proxy, Tracer
 
-Fit = Callable[[nn.Module, nn.Module], bool]
-Regions = list[tuple[nn.Module, Graph]]
+from cnn_ext.models import norms, pending
+from cnn_ext.models.norms import Affine
+from cnn_ext.models.pending import Pending, Woven, passes
+from cnn_ext.models.weave import LAZY
 
-# What gives its input as it is, in evaluation mode.
-NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
-           nn.FeatureAlphaDropout)  # fmt: skip
-
-
-def followers(model: nn.Module, *fits: Fit) -> list[dict[nn.Module, nn.Module]]:
-    """The layers that follow another and, in every call that the model makes of them, nothing else.
-
-    Args:
-        model: in evaluation mode.
-        fits: says whether its second argument, which follows the first, is of the kind asked for. Each
-            is asked of what comes after the followers found by those before it.
-
-    Returns:
-        For each of ``fits``, the followers by the layer that they follow. Such a layer is called once.
-
-    Example:
-        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(), nn.ReLU(), nn.Tanh()).eval()
-        >>> followers(model, lambda layer, other: isinstance(other, nn.ReLU))
-        [{Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1)): ReLU()}]
-    """
-    known = _known_calls(model)
-    module_of = {node: module for module, nodes in known.calls.items() for node in nodes}
-
-    def after(node: Node) -> Node | None:
-        """The call that alone takes what this one gives, as it is or after dropout."""
-        while len(node.users) == 1:
-            (user,) = node.users
-            if user not in module_of or user.args != (node,) or user.kwargs:
-                return None
-            if type(module_of[user]) not in NOTHING or module_of[user] in known.hooked:
-                return user
-            node = user
-        return None
-
-    results = []
-    last = {m: nodes[0] for m, nodes in known.calls.items()
-            if m in known.trusted and len(nodes) == 1 and type(m) not in NOTHING}  # fmt: skip
-    for fit in fits:
-        next_call = {m: user for m, node in last.items() if (user := after(node))}
-        follows = {m: module_of[user] for m, user in next_call.items()}
-        follows = {m: other for m, other in follows.items()
-                   if other in known.trusted - known.hooked and fit(m, other)}  # fmt: skip
-        times = Counter(follows.values())
-        found = {m: f for m, f in follows.items() if times[f] == len(known.calls[f])}
-        last.update({m: next_call[m] for m in found})
-        results.append({known.theirs[m]: known.theirs[f] for m, f in found.items()})
-    return results
+HOOKED = "a hook sees its calls"
+MOST_BRANCHES = 1000  # of one trace: a loop over values might never end
 
 
 @dataclass
-class _Known:
-    """What is known of the modules of a copy of the model."""
+class Findings:
+    """What follows what, in the model's own modules."""
 
-    calls: dict[nn.Module, list[Node]]  # in the graphs
-    trusted: set[nn.Module]  # of which these are all calls, and whose output no hook sees
-    hooked: set[nn.Module]
-    theirs: dict[nn.Module, nn.Module]  # the model's own
+    pairs: dict[nn.Module, list[tuple[nn.Module | None, bool]]] = field(default_factory=dict)
+    affine: dict[nn.Module, Affine] = field(default_factory=dict)
+    left: dict[nn.Module, tuple[str, nn.Module | None]] = field(default_factory=dict)
+    """Why a batch norm was not folded in one of its calls, and the layer that it follows there."""
+    errors: dict[nn.Module, str] = field(default_factory=dict)
+    """Why the calls of a module could not be followed."""
 
 
-def _known_calls(model: nn.Module) -> _Known:
-    """Traces the model, or what of it can be traced.
+def explore(model: nn.Module, example_input: Any = None) -> Findings:
+    """Calls the model with the example, or traces it, or what of it can be traced.
 
-    Tracing runs the model's code, and so a copy is traced that shares its tensors: what the code stores
-    in its modules is not for the model, and hooks are not called.
+    That runs the model's code, and so a copy is called that shares its tensors: what the code stores in
+    its modules is not for the model, and hooks are not called.
+
+    Args:
+        model: in evaluation mode, its code rewritten.
+        example_input: a tensor, or a tuple of arguments.
     """
     tensors = itertools.chain(model.parameters(), model.buffers())
     copied = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    theirs = dict(zip(copied.modules(), model.modules(), strict=True))
-    hooked = {m for m in theirs if m._forward_hooks or m._forward_pre_hooks}
-    doubtful = {m for m in theirs if m._forward_hooks or "forward" in vars(m)}
-    for module in hooked:
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
-    opaque = {m for m in hooked if not _is_layer(m)}
-    regions = [r for m in (copied, *(opaque - {copied})) for r in _regions(m, opaque)[1]]
+    scout = _Scout(dict(zip(copied.modules(), model.modules(), strict=True)))
+    for module in scout.hooked:
+        for hooks in (module._forward_hooks, module._forward_pre_hooks,
+                      module._backward_hooks, module._backward_pre_hooks):  # fmt: skip
+            hooks.clear()
+        module.__dict__.pop("forward", None)
+    pending.scout = scout
+    try:
+        if example_input is not None:
+            arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+            for norm in scout.norms:
+                norm.register_forward_pre_hook(lambda norm, given: scout.note(norm, given))
+            for layer in scout.starts:
+                layer.register_forward_hook(lambda layer, _, value: scout.returned(layer, value))
+            with torch.no_grad():
+                copied(*arguments)
+        else:
+            scout.trace_all(copied)
+    finally:
+        pending.scout = None
+    return scout.findings
 
-    calls: dict[nn.Module, list[Node]] = defaultdict(list)
-    for region, graph in regions:
-        for node in graph.nodes:
-            if node.op == "call_module":
-                calls[region.get_submodule(node.target)].append(node)
-            elif node.op == "get_attr":  # a weight that the model's code reads by itself
-                doubtful.add(region.get_submodule(node.target.rpartition(".")[0]))
-    if opaque or not all(map(_is_layer, calls)):
-        # A module of two names may be called by one of them in a part that is no graph.
-        names = Counter(m for _, m in copied.named_modules(remove_duplicate=False))
-        doubtful |= {m for m in names if names[m] > 1}
-    return _Known(calls, set(theirs) - doubtful, hooked, theirs)
+
+class _Scout:
+    """Stands for :func:`cnn_ext.models.pending.lazily` while the model is explored."""
+
+    def __init__(self, theirs: dict[nn.Module, nn.Module]) -> None:
+        self.thread, self.is_tensor = threading.get_ident(), True
+        self.theirs, self.findings = theirs, Findings()
+        self.hooked = {m for m in theirs if _is_watched(m)}
+        self.norms = {m for m in theirs if norms.is_norm(m)}
+        self.seen: set[nn.Module] = set()
+        self.folding: tuple[nn.Module, ...] = ()  # those that are called together with a layer
+        self.origins: dict[int, tuple[Any, nn.Module]] = {}  # the layer that gave a value, by id
+        self.starts = {m: m not in self.hooked and not norms.cannot_start(m)
+                       for m in theirs if norms.is_layer(m)}  # fmt: skip
+        # Asked now, for while fx traces, a module's tensors are proxies.
+        self.affine = {m: norms.affine(m) for m in self.norms}
+
+    def trace_all(self, model: nn.Module) -> None:
+        """Traces the whole, and then every part with batch norms that have not been called."""
+        for part in model.modules():
+            if next(part.children(), None) is None or isinstance(part, nn.ModuleList | nn.ModuleDict):
+                continue
+            if part is not model and not (self.norms - self.seen) & set(part.modules()):
+                continue
+            for answer in (False, True):
+                if error := self.trace(part, answer):
+                    self.findings.errors.setdefault(self.theirs[part], error)
+                if self.norms & set(part.modules()) <= self.seen:
+                    break
+
+    def trace(self, module: nn.Module, answer: bool) -> str | None:
+        """Traces it, answering so when its code asks for values; what went wrong, if anything."""
+        self.is_tensor = not answer  # what it says when asked whether a proxy is one
+        try:
+            parameters = inspect.signature(type(module).forward).parameters.values()
+            defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+            _Tracer(self, answer).trace(module, concrete_args=defaults or None)
+        except Exception as error:  # fx raises what the module's code raises on its proxies
+            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return None
+
+    def call(self, function: Any, args: tuple, kwargs: dict) -> Any:
+        """Stands for ``lazily``."""
+        if len(args) == 1 and not kwargs:
+            input = args[0]
+            if isinstance(input, Pending):
+                joined = input.then(function)
+                if joined is not None:
+                    return joined
+                if isinstance(function, Woven) and function.takes_waiting and function not in self.hooked:
+                    return getattr(function, "forward" + LAZY)(input)
+                input = input.value()
+            if isinstance(function, nn.Module) and self.starts.get(function):
+                return _Trial(self, function, input)
+            args = (input,)
+        if isinstance(function, Woven) and function not in self.hooked:
+            return getattr(function, "forward" + LAZY)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    def returned(self, layer: nn.Module, value: Any) -> None:
+        """A layer is called, and its result may go anywhere."""
+        self.origins[id(value)] = (value, layer)
+
+    def note(self, norm: nn.Module, args: tuple) -> None:
+        """A batch norm is called, with or without a layer that waits."""
+        if norm in self.folding:
+            return
+        value, layer = self.origins.get(id(args[0]), (None, None)) if args else (None, None)
+        if layer is None:
+            reason = "what it is given comes from no convolution or linear layer directly"
+        elif norm in self.hooked:
+            reason = HOOKED
+        elif not self.starts[layer]:
+            reason = f"{type(layer).__name__} before it: {norms.cannot_start(layer) or HOOKED}"
+        else:
+            reason = f"what {type(layer).__name__} gives it may be used elsewhere too"
+        self.leave(norm, reason, layer)
+
+    def leave(self, norm: nn.Module, reason: str, layer: nn.Module | None) -> None:
+        self.seen.add(norm)
+        if self.theirs[norm] not in self.findings.left:
+            self.findings.left[self.theirs[norm]] = (reason, layer and self.theirs[layer])
+
+    def fold(self, layer: nn.Module, norm: nn.Module) -> Affine | None:
+        """What a batch norm does that follows the layer, if it can be part of it."""
+        found = self.affine[norm]
+        reason = found if isinstance(found, str) else norms.cannot_fold(layer, norm, found)
+        if norm in self.hooked:
+            reason = HOOKED
+        if isinstance(reason, str):
+            self.leave(norm, reason, layer)
+            return None
+        assert isinstance(found, Affine)
+        self.seen.add(norm)
+        self.findings.affine[self.theirs[norm]] = found
+        self.found(layer, norm, False)
+        return found
+
+    def found(self, layer: nn.Module, norm: nn.Module | None, relu: bool) -> None:
+        pairs = self.findings.pairs.setdefault(self.theirs[layer], [])
+        pair = (norm and self.theirs[norm], relu)
+        if pair not in pairs:
+            pairs.append(pair)
 
 
-def _is_layer(module: nn.Module) -> bool:
-    return next(module.children(), None) is None
+def _is_watched(module: nn.Module) -> bool:
+    """Whether hooks of its own see its calls; what sees all modules' may be gone at run time."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+                or module._backward_pre_hooks or "forward" in module.__dict__)  # fmt: skip
+
+
+class _Trial(Pending):
+    """What waits while the model is explored; anything that may be part of it becomes one."""
+
+    def __init__(self, scout: _Scout, layer: nn.Module, input: Any) -> None:
+        self.scout, self.layer, self.input = scout, layer, input  # type: ignore[assignment]
+        self.norm: nn.Module | None = None
+        self.relu: bool = False
+        self.calls = (layer,)
+
+    def with_(self, *calls: nn.Module, norm: nn.Module | None, relu: bool) -> _Trial:
+        trial = copy.copy(self)
+        trial.norm, trial.relu, trial.calls = norm, relu, (*self.calls, *calls)
+        return trial
+
+    def then(self, function: Any) -> Any:
+        """As :meth:`cnn_ext.models.pending.Pending.then`."""
+        scout = self.scout
+        if not isinstance(function, nn.Module) or function in scout.hooked:
+            return None
+        if passes(function):
+            return self
+        if self.relu:
+            return None
+        if function in scout.norms and self.norm is None:
+            found = scout.fold(self.layer, function)
+            if found is None:
+                return None
+            trial = self.with_(function, norm=function, relu=False)
+            tail = [getattr(function, name) for name in found.tail]
+            if not tail:
+                return trial
+            if len(tail) == 1 and self._rectifies(tail[0]):
+                scout.found(self.layer, function, True)
+                return self.with_(function, norm=function, relu=True)
+            return trial.value()
+        if self._rectifies(function):
+            scout.found(self.layer, self.norm, True)
+            return self.with_(function, norm=self.norm, relu=True)
+        return None
+
+    def _rectifies(self, function: nn.Module) -> bool:
+        """Whether it is a ReLU that this layer can compute."""
+        plain = norms.is_plain_layer(self.layer) and isinstance(self.layer, nn.modules.conv._ConvNd)
+        plain = plain and not isinstance(self.layer, nn.modules.conv._ConvTransposeNd)
+        return type(function) is nn.ReLU and plain and function not in self.scout.hooked
+
+    def value(self) -> Any:
+        """Calls the modules, as the model would."""
+        value, self.scout.folding = self.input, self.calls
+        for module in self.calls:
+            value = module(value)
+        self.scout.folding = ()
+        return value
 
 
 class _Tracer(Tracer):
-    """Layers are what has no children, what torch says besides, and modules that are opaque."""
+    """Layers are what has no children, and batch norms; questions about values have one answer."""
 
-    def __init__(self, opaque: set[nn.Module]) -> None:
+    def __init__(self, scout: _Scout, answer: bool) -> None:
         super().__init__()
-        self.opaque = opaque
+        self.scout, self.answer, self.branches = scout, answer, 0
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m in self.opaque or _is_layer(m) or super().is_leaf_module(m, module_qualified_name)
+        return next(m.children(), None) is None or norms.is_norm(m)
 
+    def call_module(self, m: nn.Module, forward: Any, args: tuple, kwargs: dict) -> Any:
+        if m in self.scout.norms:
+            self.scout.note(m, args)
+        value = super().call_module(m, forward, args, kwargs)
+        if m in self.scout.starts:
+            self.scout.returned(m, value)
+        return value
 
-def _regions(module: nn.Module, opaque: set[nn.Module]) -> tuple[bool, Regions]:
-    """Whether the module can be traced; and its graph, or else those of its parts.
-
-    Parts that cannot be traced become opaque, and the module is tried again with these as layers; their
-    own parts have graphs of their own, on the understanding that they are called whole.
-    """
-    if graph := _graph(module, opaque):
-        return True, [(module, graph)]
-    parts: Regions = []
-    within_opaque: Regions = []
-    again = False
-    for part in module.children():
-        if part in opaque or _is_layer(part):
-            continue
-        traceable, regions = _regions(part, opaque)
-        parts += regions
-        within_opaque += regions[1:] if traceable else regions
-        again = again or not traceable
-    if again and (graph := _graph(module, opaque)):
-        return True, [(module, graph), *within_opaque]
-    opaque.add(module)
-    return False, parts
-
-
-def _graph(module: nn.Module, opaque: set[nn.Module]) -> Graph | None:
-    """The graph of every call of the module; none, if there is no such thing."""
-    if "forward" in vars(module):  # not the class's, which is what fx traces
-        return None
-    try:
-        graph = _Tracer(opaque).trace(module)
-        parameters = inspect.signature(module.forward).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-        if defaults:  # code may go another way without them
-            plain = _Tracer(opaque).trace(module, concrete_args=defaults)
-            if _layers_of(graph) != _layers_of(plain):
-                return None
-    except Exception:  # fx raises what the module's code raises on its proxies
-        return None
-    return graph
-
-
-def _layers_of(graph: Graph) -> list[tuple]:
-    return [
-        (node.target, [str(n) for n in node.all_input_nodes], [str(n) for n in node.users])
-        for node in graph.nodes
-        if node.op == "call_module"
-    ]
+    def to_bool(self, obj: Proxy) -> bool:
+        self.branches += 1
+        if self.branches > MOST_BRANCHES:
+            raise RuntimeError("its code asks for too many values")
+        return self.answer

@@ -1,13 +1,16 @@
 """A copy of a network for inference: what follows a layer folded into it, filters transformed once.
 
-Like :mod:`cnn_ext.models.convert`, it changes the classes of modules where they stand. Code, hooks and
-names stay; a batch norm or a ReLU that became part of the layer before it is an ``Identity``.
-:mod:`cnn_ext.models.dataflow` finds which these are.
+Like :mod:`cnn_ext.models.convert`, it changes the classes of modules where they stand. Code, names,
+weights and hooks stay. Beside each layer lie its *forms*: the layer with a batch norm, a ReLU, or both.
+Which to call is decided at each call, by :mod:`cnn_ext.models.pending`.
 """
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -17,14 +20,21 @@ from torch.nn.utils import parametrize
 
 from cnn_ext import functional, nn
 from cnn_ext.functional import Ints
+from cnn_ext.models import norms
 from cnn_ext.models.convert import _become, convert
-from cnn_ext.models.dataflow import followers
+from cnn_ext.models.dataflow import Findings, explore
+from cnn_ext.models.freeze_report import Report, Row
+from cnn_ext.models.norms import Affine
+from cnn_ext.models.pending import HELPERS, Folded, Form, Layer, Woven
+from cnn_ext.models.weave import LAZY, NotWoven, weave
 from cnn_ext.nn.convolution import _Convolution
 
 MOST_KEPT = 2**22  # numbers: from beyond the cache more of them are read no faster than transformed
 
 
-def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
+def freeze(
+    model: torch.nn.Module, *, fuse: bool = True, example_input: Any = None
+) -> torch.nn.Module:
     """A copy of the model for inference on our layers, in evaluation mode.
 
     Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd, if these are
@@ -34,17 +44,25 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
     Args:
         model: any module, of torch's layers or of ours; it is not changed.
         fuse: fold every batch norm that directly follows a convolution or a linear layer into it, and
-            make every ReLU module that directly follows a convolution part of it. A layer whose output
-            is used elsewhere too, or seen by a hook, is not fused.
+            make every ReLU module that directly follows a convolution part of it. The weights of such
+            layers are kept twice, for the model's code runs as it is: where it uses a layer's output in
+            another way, or a hook sees it, the modules compute what they always did.
+        example_input: a tensor, or a tuple of arguments, to call the model with (without its hooks) in
+            order to see what follows what. Without one the code is traced, which needs it only where
+            it asks for values.
 
     Returns:
-        The copy. To train it, to load a ``state_dict`` into it, to change its dtype or to move it
-        raises: freeze the changed model again. It can be copied, pickled and compiled; filters are not
-        pickled but transformed anew.
+        The copy. Its method ``report()`` says for each layer what was fused, what was not, and why. To
+        train it, to load a ``state_dict`` into it, to change its dtype or to move it raises: freeze the
+        changed model again. It can be copied, pickled and compiled; filters and folded weights are not
+        pickled but computed anew.
 
     Raises:
         TypeError: the model is a TorchScript module.
         ValueError: a lazy layer has seen no input yet.
+
+    Warns:
+        UserWarning: batch norms may follow convolutions, and none could be folded.
 
     Example:
         >>> model = torch.nn.Sequential(
@@ -54,14 +72,18 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
         >>> frozen
         FrozenSequential(
           (0): FrozenConv2d(3, 16, kernel_size=(3, 3), stride=(1, 1), batch norm folded, relu)
-          (1): Identity()
-          (2): Identity()
+          (1): Folded(BatchNorm2d, 16)
+          (2): ReLU()
         )
         >>> x = torch.randn(1, 3, 8, 8)
         >>> torch.testing.assert_close(frozen(x), model(x))
+        >>> frozen.report().folded
+        1
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("freeze: model: freeze it before it is compiled by TorchScript")
+    if isinstance(model, _Frozen):
+        return copy.deepcopy(model)
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"freeze: {name} has no values yet: call the lazy model once")
@@ -70,15 +92,25 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True) -> torch.nn.Module:
         parameter.requires_grad_(False)
         parameter.grad = None
     for module in tuple(frozen.modules()):
-        if parametrize.type_before_parametrizations(module) in (*FROZEN, nn.Linear):
-            _materialise(module)
-    relus = _fuse(frozen) if fuse else set()
+        _materialise(module)
+    findings, reasons = Findings(), dict[torch.nn.Module, str]()
+    if fuse:
+        kinds = {id(m): type(m) for m in frozen.modules()}
+        reasons = {m: reason for m in frozen.modules() if (reason := _weave(m))}
+        findings = explore(frozen, example_input)
+        for module in frozen.modules():  # the rest keeps its own code
+            if isinstance(module, Woven) and not findings.pairs.keys() & set(module.modules()):
+                module.__class__ = kinds[id(module)]
+    report = _report(frozen, findings, reasons)
+    for norm, affine in findings.affine.items():
+        _become_folded(norm, affine)
     for module in tuple(frozen.modules()):
-        if type(module) in FROZEN and module._parameters.get("weight") is not None:
-            _freeze_layer(module, module in relus or isinstance(module, nn.ConvReLU2d))
-    whole = type(frozen)
-    if not issubclass(whole, _Frozen) and whole.__reduce__ is object.__reduce__:
-        frozen.__class__ = _sealed(whole)
+        pairs = findings.pairs.get(module, ())
+        if pairs or (type(module) in FROZEN and module._parameters.get("weight") is not None):
+            _freeze_layer(module, tuple(pairs))
+    _seal(frozen, report)
+    if fuse and not report.folded and _might_be_folded(findings, report):
+        _warn(report)
     return frozen
 
 
@@ -95,6 +127,12 @@ class _Frozen(torch.nn.Module):
             f"{type(self).__name__}: {what}: it was made by cnn_ext.freeze, for inference alone; "
             "do this to the model that was frozen, and freeze that again"
         )
+
+    def report(self) -> Report:
+        """What was fused in each layer, what was not, and why; of the whole that was frozen."""
+        if "_frozen_report" not in self.__dict__:
+            raise self._refuse("has no report, for it is a part of a frozen model")
+        return self.__dict__["_frozen_report"]
 
     def train(self, mode: bool = True):
         """Raises, but for ``train(False)``."""
@@ -120,7 +158,8 @@ class _Frozen(torch.nn.Module):
         raise self._refuse("cannot lose its values")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
-        for dtype, device in {(t.dtype, t.device) for t in (*self.parameters(), *self.buffers())}:
+        kinds = ((t.dtype, t.device) for t in (*self.parameters(), *self.buffers()))
+        for dtype, device in dict.fromkeys(kinds):
             result = fn(torch.empty(0, dtype=dtype, device=device))
             if result.dtype != dtype or result.device != device:
                 raise self._refuse(f"cannot go from {dtype} on {device} to {result.dtype} on "
@@ -128,15 +167,75 @@ class _Frozen(torch.nn.Module):
         return super()._apply(fn, recurse)
 
 
-class _FrozenConvolution(_Frozen, _Convolution):
-    """What frozen convolutions share; they come from :func:`freeze`, not from a constructor."""
+class _FrozenLayer(_Frozen, Layer):
+    """What frozen layers share; they come from :func:`freeze`, not from a constructor."""
 
-    relu: bool
-    folded: bool = False
+    pairs: tuple[tuple[Any, bool], ...] = ()  # what follows it: a batch norm or None, and whether a ReLU
+
+    def _form(self) -> None:
+        """Computes its forms, where what follows it is there."""
+        forms = []
+        for norm, relu in self.pairs:
+            if norm is None or "_affine" in norm.__dict__:
+                forms.append(Form(norm, relu, _twin(self, norm, relu, forms)))
+        self.__dict__.update(forms=tuple(forms), changed=False)
+
+    @property
+    def folded(self) -> bool:
+        """Whether a batch norm is folded into it."""
+        return any(form.norm is not None for form in self.forms)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
+        super()._apply(fn, recurse)
+        for form in self.forms:
+            form.module._apply(fn, recurse)
+        return self
+
+    def extra_repr(self) -> str:
+        """As the layer's, and what became part of it."""
+        return super().extra_repr() + ", batch norm folded" * self.folded
+
+    # Folded weights are not pickled, nor copied, but computed anew.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k not in ("forms", "changed")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._form()
+
+
+def _twin(layer: _FrozenLayer, norm: Any, relu: bool, forms: list[Form]) -> torch.nn.Module:
+    """The layer with what follows it as one module; forms of one batch norm share their tensors."""
+    source = next((form.module for form in forms if form.norm is norm), layer)
+    twin = type(layer).__new__(type(layer))
+    twin.__dict__.update(source.__dict__, pairs=(), forms=())
+    for name in ("_parameters", "_buffers"):
+        twin.__dict__[name] = dict(source.__dict__[name])
+    if norm is not None and source is layer:
+        weight, bias = norms.folded(layer, norm.__dict__["_affine"])
+        twin._parameters.update(weight=weight, bias=bias)
+        if isinstance(twin, _FrozenConvolution):
+            twin._transform()
+    if relu:
+        twin.__dict__["rectifies"] = True
+    return twin
+
+
+class _FrozenConvolution(_FrozenLayer, _Convolution):
+    """What frozen convolutions share."""
+
+    rectifies: bool = False
     filters: Tensor | None
+
+    @property
+    def relu(self) -> bool:
+        """Whether it computes a ReLU, always or where one follows it."""
+        return self.rectifies or any(form.relu for form in self.forms)
 
     def _transform(self) -> None:
         """Transforms the filters, if the algorithm may be Winograd for some input, and they are few."""
+        self._buffers["filters"] = None
         ones = self.stride == self.dilation == (1, 1)  # what winograd_filters transforms
         if self.kernel_size not in ((3, 3), (5, 5)) or not ones:
             return
@@ -152,45 +251,42 @@ class _FrozenConvolution(_Frozen, _Convolution):
         if algorithm == "winograd":
             transform, weight = torch.ops.cnn_ext.winograd_filters, self.weight.detach()
             if transform(weight.to("meta"), self.groups).numel() <= MOST_KEPT:
-                self.filters = transform(weight, self.groups)
+                self._buffers["filters"] = transform(weight, self.groups)
+
+    def _form(self) -> None:
+        if not any(norm for norm, _ in self.pairs):  # else it is its forms that are called
+            self._transform()
+        super()._form()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
         super()._apply(fn, recurse)
         if self.filters is not None:  # which have a layout of their own, whatever the weight's
-            self.filters = self.filters.contiguous()
+            self._buffers["filters"] = self.filters.contiguous()
         return self
 
     def _convolve(
         self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: Ints | str
     ) -> Tensor:
-        if self.folded and input.dim() != self.axes + 2:
-            raise RuntimeError(
-                f"{type(self).__name__}: input: expected {self.axes + 2} dimensions, those of the "
-                f"batch norm that is folded into it, got shape {list(input.shape)}"
-            )
         return functional._conv(
             self.axes, input, weight, bias, self.stride, padding, self.dilation, self.groups,
             self.algorithm, self._operation,
         )  # fmt: skip
 
     def _operation(self, input, weight, bias, stride, padding, dilation, groups, algorithm):
-        filters = self.filters if weight.dtype == self.weight.dtype else None  # not so in autocast
+        stale = self.changed or weight.dtype != self.weight.dtype  # set by hand; or in autocast
+        filters = None if stale else self.filters
         return torch.ops.cnn_ext.convolution_frozen(
-            input, weight, bias, filters, stride, padding, dilation, groups, self.relu, algorithm
+            input, weight, bias, filters, stride, padding, dilation, groups, self.rectifies, algorithm
         )
 
     def extra_repr(self) -> str:
         """As the layer's, and what became part of it."""
-        return super().extra_repr() + ", batch norm folded" * self.folded + ", relu" * self.relu
+        return super().extra_repr() + ", relu" * self.relu
 
     # Transformed filters lie as the processor at hand wants them, and so stay here.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_buffers": {**self._buffers, "filters": None}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._transform()
+        return {**super().__getstate__(), "_buffers": {**self._buffers, "filters": None}}
 
 
 class FrozenConv1d(_FrozenConvolution, nn.Conv1d):
@@ -205,20 +301,11 @@ class FrozenConv3d(_FrozenConvolution, nn.Conv3d):
     """A :class:`cnn_ext.nn.Conv3d` in a frozen model."""
 
 
-class FrozenLinear(_Frozen, nn.Linear):
+class FrozenLinear(_FrozenLayer, nn.Linear):
     """A linear layer in a frozen model, with a batch norm folded into it."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, in_features) to (N, out_features)."""
-        if input.dim() != 2:  # of three dimensions, batch norm takes the second
-            raise RuntimeError(
-                f"FrozenLinear: input: expected 2 dimensions, those of the batch norm that is folded "
-                f"into it, got shape {list(input.shape)}"
-            )
-        return super().forward(input)
 
-
-FROZEN: dict[type[torch.nn.Module], type[_FrozenConvolution]] = {
+FROZEN: dict[type[torch.nn.Module], type[_FrozenLayer]] = {
     nn.Conv1d: FrozenConv1d,
     nn.Conv2d: FrozenConv2d,
     nn.ConvReLU2d: FrozenConv2d,
@@ -226,40 +313,199 @@ FROZEN: dict[type[torch.nn.Module], type[_FrozenConvolution]] = {
 }
 
 
-def _freeze_layer(layer: Any, relu: bool) -> None:
-    layer.__class__ = FROZEN[type(layer)]
-    layer.relu = relu
-    layer.register_buffer("filters", None, persistent=False)
-    layer._transform()
+class FoldedNorm(_Frozen, Folded):
+    """A batch norm that is part of the layers it follows. Called otherwise, it does what it did."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The batch norm's."""
+        return self.kind.forward(self._original(), *args, **kwargs)
+
+    def _original(self) -> torch.nn.Module:
+        """The batch norm: another class over the same parameters, buffers and attributes."""
+        if "_norm" not in self.__dict__:
+            original = self.kind.__new__(self.kind)
+            original.__dict__ = self.__dict__
+            self.__dict__["_norm"] = (original,)  # in a tuple, for it is no module of the model
+        return self.__dict__["_norm"][0]
+
+    def _get_name(self) -> str:
+        return "Folded"
+
+    def extra_repr(self) -> str:
+        """The class it was of, and its channels."""
+        return f"{self.kind.__name__}, {len(self.__dict__['_affine'].scale)}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_norm", "changed")}
 
 
-_SEALED: dict[type[torch.nn.Module], type[torch.nn.Module]] = {}
+def _become_folded(norm: torch.nn.Module, affine: Affine) -> None:
+    kind = type(norm)
+    norm.__class__ = FoldedNorm
+    norm.__dict__.update(kind=kind, tail=affine.tail, _affine=affine)
+    norm._original()  # type: ignore[operator]
 
 
-def _sealed(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
-    """The class of a frozen model of this class."""
-    if kind not in _SEALED:
-        members = {"__doc__": kind.__doc__, "__module__": __name__}
-        _SEALED[kind] = type(f"Frozen{kind.__name__}", (_Sealed, kind), members)
-    return _SEALED[kind]
+def _freeze_layer(layer: Any, pairs: tuple[tuple[Any, bool], ...]) -> None:
+    rectifies = isinstance(layer, nn.ConvReLU2d)
+    layer.__class__ = _frozen_kind(type(layer))
+    layer.__dict__.update(pairs=pairs, ranks=norms.ranks(layer))
+    if rectifies:
+        layer.__dict__["rectifies"] = True
+    if isinstance(layer, _FrozenConvolution):
+        layer.register_buffer("filters", None, persistent=False)
+    layer._form()
 
 
-class _Sealed(_Frozen):
-    """The whole of a frozen model, of a class that :func:`_sealed` makes, and so pickled by it."""
+def _frozen_kind(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
+    """The frozen class of a layer's."""
+    if kind in FROZEN:
+        return FROZEN[kind]
+    if kind in (nn.Linear, torch.nn.Linear):
+        return FrozenLinear
+    for ours in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        theirs = getattr(torch.nn, ours.__name__)
+        plain = (theirs.forward, ours.forward), (theirs._conv_forward, ours._conv_forward)
+        if issubclass(kind, theirs) and kind.forward in plain[0] and kind._conv_forward in plain[1]:
+            return _combined(FROZEN[ours], kind)
+    return _combined(_FrozenLayer, kind)
+
+
+# ---------------------------------------------------------------------------------------------
+# Classes made for others' classes, and pickled as these
+# ---------------------------------------------------------------------------------------------
+
+_MADE: dict[tuple, type[torch.nn.Module]] = {}
+
+
+def _combined(frozen: type[torch.nn.Module], kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
+    """A frozen class over somebody's class of layers."""
+    if (frozen, kind) not in _MADE:
+        members = {"__doc__": kind.__doc__, "__module__": __name__, "__reduce_ex__": _reduce_combined}
+        _MADE[frozen, kind] = type(f"Frozen{kind.__name__}", (frozen, kind), members)
+    return _MADE[frozen, kind]
+
+
+def _reduce_combined(self: torch.nn.Module, protocol: Any) -> tuple:
+    frozen, kind = type(self).__bases__
+    return _empty_combined, (frozen, kind), self.__getstate__()
+
+
+def _empty_combined(frozen: type[torch.nn.Module], kind: type[torch.nn.Module]) -> torch.nn.Module:
+    kind = _combined(frozen, kind)
+    return kind.__new__(kind)
+
+
+Functions = tuple[tuple[str, FunctionType], ...]
+
+
+class _Container(Woven):
+    """A container of a frozen model: of a class that :func:`_container` makes, and so pickled by it."""
+
+    made_of: tuple[type[torch.nn.Module], Functions, bool]
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        return _unsealed, (type(self).__bases__[1],), self.__getstate__()
+        return _empty_container, self.made_of, self.__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for module in self.modules():  # what follows a layer may have been missing when it was loaded
+            if isinstance(module, _FrozenLayer) and len(module.forms) < len(module.pairs):
+                module._form()
 
 
-def _unsealed(kind: type[torch.nn.Module]) -> torch.nn.Module:
-    """A frozen model of this class that still lacks its state."""
-    kind = _sealed(kind)
+class _Sealed(_Frozen, _Container):
+    """The whole of a frozen model."""
+
+
+def _container(
+    kind: type[torch.nn.Module], functions: Functions, whole: bool
+) -> type[torch.nn.Module]:
+    """The class of a container of this class, its code rewritten; the whole model's is sealed too."""
+    key = (kind, functions, whole)
+    if key not in _MADE:
+        members, reasons = _woven_members(kind, functions)
+        name = f"Frozen{kind.__name__}" if whole else kind.__name__
+        members |= {"__doc__": kind.__doc__, "__module__": __name__, "made_of": key,
+                    "functions": dict(functions), "reasons": reasons}  # fmt: skip
+        members["takes_waiting"] = "forward" + LAZY in members
+        members.setdefault("forward" + LAZY, kind.forward)
+        _MADE[key] = type(name, (_Sealed if whole else _Container, kind), members)
+    return _MADE[key]
+
+
+def _empty_container(*made_of: Any) -> torch.nn.Module:
+    kind = _container(*made_of)
     return kind.__new__(kind)
+
+
+def _woven_members(
+    kind: type[torch.nn.Module], functions: Functions
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """A class's methods and an object's functions, rewritten; and why others could not be."""
+    methods: dict[str, Any] = {}
+    for owner in kind.__mro__:
+        if owner.__module__.split(".")[0] == "torch" and owner is not torch.nn.Sequential:
+            names: Any = ()
+        else:
+            names = (n for n in vars(owner) if n == "forward" or not hasattr(torch.nn.Module, n))
+        for name in names:
+            methods.setdefault(name, vars(owner)[name])
+    candidates = {n: f for n, f in methods.items() if isinstance(f, FunctionType)} | dict(functions)
+    members: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    for name, function in candidates.items():
+        try:
+            woven = weave(function, frozenset(candidates), HELPERS)
+        except NotWoven as reason:
+            reasons[name] = str(reason)
+            continue
+        if woven and name in dict(functions):
+            members[name + LAZY] = staticmethod(woven[1])
+        elif woven:
+            members[name], members[name + LAZY] = woven
+    return members, reasons
+
+
+def _is_customised(kind: type[torch.nn.Module]) -> bool:
+    """Whether its objects are pickled in a way of their own, which a class made here would break."""
+    return kind.__reduce__ is not object.__reduce__ or kind.__reduce_ex__ is not object.__reduce_ex__
+
+
+def _weave(module: torch.nn.Module) -> str | None:
+    """Rewrites the module's code; the reason, if its forward cannot be."""
+    kind = type(module)
+    if next(module.children(), None) is None or issubclass(kind, torch.jit.ScriptModule):
+        return None
+    if norms.is_norm(module) or norms.is_layer(module):
+        return None
+    if _is_customised(kind):
+        return f"{kind.__name__} is pickled in a way of its own"
+    functions = tuple((n, f) for n, f in vars(module).items() if isinstance(f, FunctionType))
+    made = _container(kind, functions, False)
+    if any(name.endswith(LAZY) and name in vars(made) for name in vars(made)):
+        module.__class__ = made
+    reasons = made.reasons  # type: ignore[attr-defined]
+    return f"{kind.__name__}.forward: {reasons['forward']}" if "forward" in reasons else None
+
+
+def _seal(frozen: torch.nn.Module, report: Report) -> None:
+    """Makes the whole refuse what frozen modules refuse, and answer ``report()``."""
+    kind = type(frozen)
+    frozen.__dict__["_frozen_report"] = report
+    if issubclass(kind, _Frozen):
+        return
+    if issubclass(kind, _Container):
+        frozen.__class__ = _container(*kind.made_of[:2], True)
+    elif not _is_customised(kind):
+        frozen.__class__ = _container(kind, (), True)
+    else:
+        frozen.report = lambda: report  # type: ignore[assignment]
 
 
 def _materialise(module: torch.nn.Module) -> None:
     """Plain parameters in the place of parametrized ones."""
-    if parametrize.is_parametrized(module):
+    if parametrize.is_parametrized(module) and norms.is_layer(module):
         # Removing one takes it from the class, which the model that was copied may share.
         _become(module, parametrize.type_before_parametrizations(module))
         for name in list(module.parametrizations):  # type: ignore[arg-type]
@@ -268,63 +514,65 @@ def _materialise(module: torch.nn.Module) -> None:
             setattr(module, name, torch.nn.Parameter(value, requires_grad=False))
 
 
-def _fuse(model: torch.nn.Module) -> set[torch.nn.Module]:
-    """Folds what can be folded, and returns the convolutions that shall rectify."""
-    norms, relus = followers(model, _can_fold, _can_rectify)
-    for layer, norm in norms.items():
-        _fold(layer, norm)
-        if isinstance(layer, nn.Linear):
-            layer.__class__ = FrozenLinear
-    for module in {*norms.values(), *relus.values()}:
-        module.__class__ = torch.nn.Identity
-        module._parameters.clear()
-        module._buffers.clear()
-    return set(relus)
+# ---------------------------------------------------------------------------------------------
+# The report
+# ---------------------------------------------------------------------------------------------
 
 
-NORMS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
-    nn.Conv1d: torch.nn.BatchNorm1d,
-    nn.Conv2d: torch.nn.BatchNorm2d,
-    nn.Conv3d: torch.nn.BatchNorm3d,
-    nn.Linear: torch.nn.BatchNorm1d,
-}
+def _report(
+    model: torch.nn.Module, findings: Findings, reasons: dict[torch.nn.Module, str]
+) -> Report:
+    """What is about to be done, by name."""
+    names = {m: name for name, m in model.named_modules()}
+    for owner, reason in reasons.items():  # its code, as it stands, may do anything with what it gets
+        for norm in owner.children():
+            if norm in findings.left:
+                findings.left[norm] = (reason, findings.left[norm][1])
+    rows, relus = [], 0
+    for module, name in names.items():
+        pairs = findings.pairs.get(module, [])
+        kind = type(module).__name__
+        if norms.is_layer(module):
+            fused = [names[norm] for norm, _ in pairs if norm is not None]
+            fused = list(dict.fromkeys(fused)) + ["relu"] * any(relu for _, relu in pairs)
+            relus += any(relu for _, relu in pairs)
+            left = [names[n] + ": " + why for n, (why, layer) in findings.left.items()
+                    if layer is module]  # fmt: skip
+            reason = norms.cannot_start(module) or ""
+            rows.append(Row(name, kind, ", ".join(fused), "; ".join(left) or reason))
+        elif norms.is_norm(module):
+            if module in findings.left:
+                also = " in another call" if module in findings.affine else ""
+                rows.append(Row(name, kind, "", findings.left[module][0] + also))
+            elif module not in findings.affine:
+                rows.append(Row(name, kind, "", _why_not_reached(name, names, findings, reasons)))
+    before = sum(isinstance(module, Folded) for module in names)  # in parts that were frozen already
+    count, folded = sum(map(norms.is_norm, names)), len(findings.affine)
+    return Report(rows, before + count, before + folded, relus)
 
 
-def _has_real_weight(layer: Any) -> bool:
-    """Real, and a parameter: what a hook computes from other parameters is not to be changed."""
-    weight = layer._parameters.get("weight")
-    return weight is not None and not torch.is_complex(weight)
+def _why_not_reached(
+    name: str, names: dict[torch.nn.Module, str], findings: Findings,
+    reasons: dict[torch.nn.Module, str],
+) -> str:  # fmt: skip
+    """Why a batch norm was in no call that could be followed."""
+    for why in (reasons, findings.errors):
+        for module, reason in reversed(why.items()):
+            if name.startswith(names[module]):
+                return f"no call of it was seen ({reason})"
+    return "no call of it was seen in the model's code"
 
 
-def _can_fold(layer: Any, norm: Any) -> bool:
-    return bool(
-        type(layer) in NORMS
-        and type(norm) is NORMS[type(layer)]
-        and _has_real_weight(layer)
-        and norm.running_mean is not None
-        and norm.num_features == len(layer.weight)
+def _might_be_folded(findings: Findings, report: Report) -> bool:
+    """Whether some batch norm follows a layer, or is not known not to."""
+    known = sum(layer is None for _, layer in findings.left.values())
+    return report.batch_norms > known
+
+
+def _warn(report: Report) -> None:
+    first = next((row for row in report if "BatchNorm" in row.kind and row.left), None)
+    why = f", {first.name or 'the model'} because: {first.left}" if first else ""
+    warnings.warn(
+        f"freeze: folded none of {report.batch_norms} batch norms{why}. See report() of the result",
+        stacklevel=3,
     )
-
-
-def _can_rectify(layer: Any, relu: Any) -> bool:
-    plain = type(layer) in FROZEN and type(layer) in NORMS  # not one that rectifies already
-    return plain and type(relu) is torch.nn.ReLU and _has_real_weight(layer)
-
-
-@torch.no_grad()
-def _fold(layer: Any, norm: Any) -> None:
-    """Scales each filter and shifts its bias as batch norm does its output; computed in float64."""
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    shift = -norm.running_mean.double()
-    if layer.bias is not None:
-        shift = shift + layer.bias.double()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = shift * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.double()
-    weight = layer.weight.double() * scale.view(-1, *[1] * (layer.weight.dim() - 1))
-    dtype = layer.weight.dtype
-    layer.weight = torch.nn.Parameter(weight.to(dtype), requires_grad=False)
-    layer.bias = torch.nn.Parameter(shift.to(dtype), requires_grad=False)
-    layer.folded = True

@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 import cnn_ext
 from cnn_ext import visualize
+from cnn_ext.comparison import layer_errors, step_seconds
 from cnn_ext.models import LeNet5Loss, lenet5
 from cnn_ext.training.classifier import Classifier
-from cnn_ext.training.compare import layer_errors, step_seconds
 from cnn_ext.training.data import Digits
 
 BUILDS = {"cnn_ext": cnn_ext.nn, "torch": torch.nn}

@@ -57,6 +57,7 @@ class Options:
     accelerator: str = "auto"
     workers: int = 0
     downloads: str = "data"
+    skip_broken: bool = False
 
     def full_recipe(self) -> recipes.Recipe:
         """The named recipe, with what was asked for instead of its own."""
@@ -110,7 +111,7 @@ class ImageData(lightning.LightningDataModule):
         self.data, self.recipe, self.size = data, recipe, size
         self.seed, self.workers = seed, workers
         self.augmentation = recipes.augmentation(recipe, data, size)
-        mean, std = _statistics(data)
+        mean, std = images.statistics(data.train)
         self.to_float = [
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(mean, std),
@@ -143,14 +144,6 @@ class ImageData(lightning.LightningDataModule):
         return DataLoader(test, batch_size=max(1, 512 // self.size), num_workers=self.workers)
 
 
-def _statistics(data: images.Images, count: int = 1000) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel over training images spread evenly, on [0, 1]."""
-    length = len(data.train)  # type: ignore[arg-type]
-    picked = [data.train[i][0].double().flatten(1) for i in range(0, length, -(-length // count))]
-    pixels = torch.cat(picked, 1) / 255
-    return pixels.mean(1).tolist(), pixels.std(1).clamp(1e-3).tolist()
-
-
 def network(options: Options, classes: int, size: int) -> tuple[torch.nn.Module, int]:
     """The options' network with initial weights from the seed, and its images' channels."""
     recipe = options.full_recipe()
@@ -177,7 +170,7 @@ def run(options: Options, folder: Path, resume: bool = False, progress: bool = T
     Returns:
         The content of ``report.json``: accuracy, accuracy over ten crops if asked for, losses.
     """
-    data = images.load(options.data, Path(options.downloads))
+    data = images.load(options.data, Path(options.downloads), options.skip_broken)
     size = options.image_size or max(data.size, 64 if options.model.startswith("alexnet") else 32)
     model, channels = network(options, len(data.classes), size)
     recipe = options.full_recipe()
@@ -205,6 +198,7 @@ def run(options: Options, folder: Path, resume: bool = False, progress: bool = T
             "accuracy": (outputs.argmax(1) == labels).double().mean().item(),
             "seconds": seconds,
             "losses": classifier.losses,
+            "left_out": data.left_out,
         }
         if options.ten_crop:
             ten, _ = _joined(trainer.predict(classifier, module.ten_crop_dataloader()))

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Polygon
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
+from cnn_ext._inspection import (
+    Call,
+    counting,
+    example,
+    looking_at,
+    new_parameters,
+    own_modules,
+    tensors_in,
+    watch,
+    with_values,
+)
 from cnn_ext.models.lenet5 import Subsampling, TableConv2d
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
@@ -30,6 +44,7 @@ POOLS = (
     nn.modules.pooling._AdaptiveMaxPoolNd,
     Subsampling,
 )
+LOOKUPS = (nn.Embedding, nn.EmbeddingBag)  # which multiply nothing
 
 
 class Layer(NamedTuple):
@@ -38,29 +53,35 @@ class Layer(NamedTuple):
     name: str
     kind: str  # the name of its class
     family: str  # "convolution", "pooling", "dense" or "other"
-    shape: tuple[int, ...]  # of its output, without the batch
+    shape: tuple[int, ...] | None  # of its output, without the batch; None if it gives no tensor
     parameters: int
-    multiply_adds: int  # of its weights, for one example
+    multiply_adds: int  # for one example
 
     @property
     def activations(self) -> int:
         """Numbers in its output, for one example."""
-        return math.prod(self.shape)
+        return 0 if self.shape is None else math.prod(self.shape)
 
 
-def layers(model: nn.Module, input_size: Sequence[int]) -> list[Layer]:
+def layers(model: nn.Module, input_size: Sequence[int] | Tensor | tuple[Tensor, ...]) -> list[Layer]:
     r"""What every layer gives and costs, found by a run on tensors that have shapes and no numbers.
 
-    A layer is a module without children; one that is called twice has two rows, and its parameters
-    count in the first. Multiply-adds are those of the weights, biases aside: a weight of a convolution
-    is used once in every cell of a map, a weight of a dense layer once.
+    A layer is a module that calls no other: one that is called twice has two rows. A module that calls
+    others has a row after theirs if it holds parameters itself, or multiplies matrices. What is not
+    called but has parameters has a row at the end. A parameter counts in the first row that has it, so
+    that the sum is the model's.
+
+    Multiply-adds are those of convolutions and matrix products, as torch's flop counter has them, and
+    one for each cell that a normalisation, a PReLU or the like scales by a weight; biases aside.
 
     Args:
-        model: any; its size does not matter, nothing is computed.
-        input_size: (C, \*spatial) of one example.
+        model: any; its size does not matter, nothing is computed as long as its code asks for no
+            values, and it stays as it is. Of a lazy layer, the row says what it would become.
+        input_size: (C, \*spatial) of one example; or the input itself, a tensor or a tuple of them,
+            with a batch of one.
 
     Returns:
-        Rows in the order of the calls.
+        Rows in the order in which the calls end.
 
     Example:
         >>> from cnn_ext.models import lenet5
@@ -70,50 +91,78 @@ def layers(model: nn.Module, input_size: Sequence[int]) -> list[Layer]:
         squash ScaledTanh (6, 28, 28) 0 0
         s2 Subsampling (6, 14, 14) 12 1176
     """
+    error: Exception | None = None
+    for runnable, mode in _ways(model):
+        for given in _inputs(runnable, input_size):
+            try:
+                return _rows(runnable, given, mode)
+            except Exception as refused:  # where its code asks for values, say
+                error = refused
+    assert error is not None
+    raise error
+
+
+def _ways(model: nn.Module) -> Iterator[tuple[nn.Module, contextlib.AbstractContextManager]]:
+    """The model to run and the mode to run it in: first without values, then with them."""
+    if not any(map(is_lazy, model.parameters())):  # those come to be as the model runs
+        yield model, FakeTensorMode(allow_non_fake_inputs=True)
+    yield with_values(model), contextlib.nullcontext()
+
+
+def _inputs(model: nn.Module, size: Sequence[int] | Tensor | tuple[Tensor, ...]) -> list[Any]:
+    """What to try the model with: numbers, and indices if it looks something up."""
+    if isinstance(size, Tensor) or any(isinstance(value, Tensor) for value in size):
+        return [size]
+    zeros = example(model, size)  # type: ignore[arg-type]
+    looks_up = any(isinstance(module, LOOKUPS) for module in model.modules())
+    return [zeros, zeros.long()] if looks_up else [zeros]
+
+
+def _rows(model: nn.Module, given: Any, mode: contextlib.AbstractContextManager) -> list[Layer]:
+    """The table, by a run on these inputs in a mode."""
     rows: list[Layer] = []
-    seen: set[int] = set()
+    seen: set[int] = set()  # parameters
 
-    def record(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
-            if isinstance(output, Tensor):
-                counted = 0 if id(module) in seen else sum(p.numel() for p in module.parameters())
-                seen.add(id(module))
-                work = _multiply_adds(module, inputs[0], output)
-                shape = tuple(output.shape[1:])
-                rows.append(Layer(name, type(module).__name__, _family(module), shape, counted, work))
+    def end(call: Call, output: Any) -> None:
+        of_call = counter.get_total_flops() - call.before
+        own = of_call - call.inside
+        if call.caller:
+            call.caller.inside += of_call
+        parameters = new_parameters(call.module.parameters(recurse=call.is_layer), seen)
+        if call.is_layer or own or parameters:
+            outputs = tensors_in(output)
+            work = _multiply_adds(call, own, outputs)
+            rows.append(_row(call.name, call.module, outputs, parameters, work))
 
-        return hook
-
-    handles = [
-        module.register_forward_hook(record(name))
-        for name, module in model.named_modules()
-        if next(module.children(), None) is None
-    ]
-    training = {module: module.training for module in model.modules()}
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
-    try:
-        with torch.device("meta"), torch.no_grad():
-            example = torch.empty(1, *input_size, dtype=dtype)
-            torch.func.functional_call(model.eval(), shapes, (example,))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in training.items():
-            module.training = mode
+    with looking_at(model), mode, counting() as counter:
+        watch(model, end, start=lambda _module: counter.get_total_flops())
+        model(*(given if isinstance(given, tuple) else (given,)))
+    for name, module in own_modules(model).items():
+        if parameters := new_parameters(module.parameters(recurse=False), seen):
+            rows.append(_row(name, module, [], parameters, 0))
     return rows
 
 
-def _multiply_adds(module: nn.Module, input: Tensor, output: Tensor) -> int:
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor):
-        return 0
-    if isinstance(module, nn.Linear):
-        places = output.shape[:-1].numel()
-    else:  # the cells of a map; where a convolution is transposed, of one that it reads
-        places = (input if getattr(module, "transposed", False) else output).shape[2:].numel()
-    return weight.numel() * places
+def _row(name: str, module: nn.Module, outputs: Sequence[Tensor], parameters: int, work: int) -> Layer:
+    kind = parametrize.type_before_parametrizations(module).__name__
+    shape = tuple(outputs[0].shape[1:]) if outputs else None
+    return Layer(name, kind, _family(module), shape, parameters, work)
+
+
+def _multiply_adds(call: Call, operations: int, outputs: Sequence[Tensor]) -> int:
+    """Of one call, for one example; ``operations`` are those that torch's flop counter knows."""
+    module = call.module
+    if isinstance(module, TableConv2d):  # which multiplies by the zeros of its table too
+        return module.weight.numel() * outputs[0].shape[2:].numel()
+    if operations:
+        return operations // 2
+    if isinstance(module, nn.RNNBase):  # each weight once for every step
+        weights = [p for name, p in module.named_parameters() if name.startswith("weight")]
+        return sum(w.numel() for w in weights) * outputs[0].shape[:-1].numel()
+    if isinstance(module, nn.Bilinear):
+        return module.weight.numel() * outputs[0].shape[:-1].numel()
+    scales = isinstance(getattr(module, "weight", None), Tensor) and call.is_layer and outputs
+    return outputs[0].numel() if scales and not isinstance(module, LOOKUPS) else 0
 
 
 def _family(module: nn.Module) -> str:
@@ -126,7 +175,7 @@ def architecture(model: nn.Module, input_size: Sequence[int], title: str = "") -
 
     A block is as high and as deep as the maps of the layer and as wide as there are maps, all on a
     square-root scale; its shape is written above. Layers that change neither the shape nor hold a
-    parameter – ReLU, dropout, normalisation – are left out.
+    parameter – ReLU, dropout, normalisation – are left out. What is not called has bars and no block.
 
     Args:
         model: any, of maps (C, H, W) or (C, L) and dense layers.
@@ -151,8 +200,8 @@ def architecture(model: nn.Module, input_size: Sequence[int], title: str = "") -
     blocks.set_title(title, loc="right", fontsize=11)
     for ax, what in zip(bars, ("parameters", "activations", "multiply_adds"), strict=True):
         _bars(ax, rows[1:], what)
-    short = [row.name.rpartition(".")[2] for row in rows]
-    names = short if len(set(short)) == len(short) else [row.name for row in rows]
+    short = [row.name.rpartition(".")[2] or row.kind for row in rows]
+    names = short if len(set(short)) == len(short) else [row.name or row.kind for row in rows]
     bars[-1].set_xticks(range(len(rows)), names, rotation=90, fontsize=8)
     return figure
 
@@ -162,10 +211,12 @@ SLANT = 0.35  # of the depth, to the right and upwards
 
 def _blocks(ax: Axes, rows: Sequence[Layer]) -> None:
     """Boxes: to the right the number of maps, upwards their height, aslant their width."""
-    sizes = [(row.shape[0], *(row.shape[1:] or (1,))) for row in rows]
-    most = max(size[0] for size in sizes)
-    longest = max(max(size[1:]) for size in sizes)
-    for x, (row, (maps, *sides)) in enumerate(zip(rows, sizes, strict=True)):
+    blocks = {x: (*(row.shape[:1] or (1,)), *(row.shape[1:] or (1,)))
+              for x, row in enumerate(rows) if row.shape is not None}  # fmt: skip
+    most = max(1, *(size[0] for size in blocks.values()))
+    longest = max(1, *(max(size[1:]) for size in blocks.values()))
+    for x, (maps, *sides) in blocks.items():
+        row = rows[x]
         wide = 0.72 * math.sqrt(maps / most)
         high, deep = (math.sqrt(side / longest) for side in (sides[0], sides[-1]))
         left, right = x - wide / 2 - SLANT * deep / 2, x + wide / 2 - SLANT * deep / 2
@@ -177,7 +228,7 @@ def _blocks(ax: Axes, rows: Sequence[Layer]) -> None:
             ax.add_patch(
                 Polygon(face, facecolor=COLOURS[row.family], alpha=alpha, edgecolor="black", lw=0.5)
             )
-        shape = "×".join(map(str, row.shape))
+        shape = "×".join(map(str, row.shape or ()))
         ax.text(x, high + dy + 0.04, shape, rotation=90, ha="center", va="bottom", fontsize=8)
     ax.set(xlim=(-0.6, len(rows) - 0.4), ylim=(-0.03, 1.85))
     ax.axis("off")

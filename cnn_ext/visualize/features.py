@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from cnn_ext.matrix import ReceptiveField, receptive_field
-from cnn_ext.receptive_field import follow
+from cnn_ext._inspection import Call, looking_at, watch
+from cnn_ext.matrix import ReceptiveField
+from cnn_ext.receptive_field import fields_of
 from cnn_ext.visualize.images import sheet, show
 
 
 def feature_maps(network: torch.nn.Module, image: Tensor) -> dict[str, Tensor]:
     """The last output of every layer of a network for one image, (maps, H, W), where it has maps.
 
-    A layer is a module without children. Its output is copied before a layer behind it, an in-place
-    ReLU say, writes to it.
+    A layer is a module that calls no other. Its output is copied before a layer behind it, an in-place
+    ReLU say, writes to it. The network, which runs in evaluation mode, and the image stay as they are.
 
     Example:
         >>> from cnn_ext.models import lenet5
@@ -30,29 +32,17 @@ def feature_maps(network: torch.nn.Module, image: Tensor) -> dict[str, Tensor]:
 
 
 def _maps(network: torch.nn.Module, images: Tensor, layer: str | None = None) -> dict[str, Tensor]:
-    """The outputs (N, maps, H, W) of all layers, or of one; the network is left as it was."""
+    """The outputs (N, maps, H, W) of all layers, or of one module, which may call others."""
     maps: dict[str, Tensor] = {}
 
-    def record(name):
-        def hook(_module, _inputs, output):
-            if isinstance(output, Tensor) and output.dim() == 4:
-                maps[name] = output.detach().clone()
+    def end(call: Call, output: Any) -> None:
+        wanted = call.is_layer if layer is None else call.name == layer
+        if wanted and isinstance(output, Tensor) and output.dim() == 4:
+            maps[call.name] = output.detach().clone()
 
-        return hook
-
-    handles = [
-        module.register_forward_hook(record(name))
-        for name, module in network.named_modules()
-        if name == layer or (layer is None and name and next(module.children(), None) is None)
-    ]
-    training = network.training
-    try:
-        with torch.no_grad():
-            network.eval()(images)
-    finally:
-        network.train(training)
-        for handle in handles:
-            handle.remove()
+    with looking_at(network):
+        watch(network, end)
+        network(images.detach().clone())
     return maps
 
 
@@ -64,19 +54,12 @@ def filters(network: torch.nn.Module, layer: str, columns: int = 8) -> Figure:
         layer: name of a convolution with two spatial axes.
         columns: filters in a row.
     """
-    weight = getattr(network.get_submodule(layer), "weight", None)
+    with looking_at(network):  # some parametrized weights change when they are read in training
+        weight = getattr(network.get_submodule(layer), "weight", None)
     if not isinstance(weight, Tensor) or weight.dim() != 4:
         raise ValueError(f"layer: expected a convolution over images, got {layer!r}")
     images = list(weight if weight.shape[1] == 3 else weight[:, :1])
     return sheet(images, columns, f"{layer}: {len(images)} filters")
-
-
-def fields_of(network: torch.nn.Module, size: Sequence[int]) -> dict[str, ReceptiveField]:
-    """Receptive fields: by arithmetic, or by experiment where that cannot follow the network."""
-    try:
-        return follow(network, size)
-    except ValueError:
-        return receptive_field(network, size)
 
 
 def exciting_patches(

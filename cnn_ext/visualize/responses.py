@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from cnn_ext import functional
+from cnn_ext._inspection import preserved
 
 INSIDE, OUTSIDE, EDGE = "#cfe3f3", "#f4f4f4", "#08519c"
 
@@ -132,7 +133,8 @@ def jacobian(ax: Axes, function: Callable[[Tensor], Tensor], at: Tensor, title: 
         at: (K,), where to differentiate.
         title: above.
     """
-    slopes = torch.func.jacrev(function)(at).detach()
+    with preserved(function):
+        slopes = torch.func.jacrev(function)(at).detach()
     limit = slopes.abs().max().item()
     ax.imshow(slopes.numpy(), cmap="PuOr_r", vmin=-limit, vmax=limit)
     for i, j in slopes.abs().gt(0.005).nonzero().tolist():
@@ -228,8 +230,9 @@ def normalising_cells(
     """
     N, C, H, W = size
     input = torch.randn(N, C, H, W, dtype=torch.double, generator=torch.Generator().manual_seed(0))
-    output = layer(input.requires_grad_())[tuple(cell)]
-    (slope,) = torch.autograd.grad(output, input)
+    with preserved(layer):
+        output = layer(input.requires_grad_())[tuple(cell)]
+        (slope,) = torch.autograd.grad(output, input)
     for n in range(N):
         for c in range(C):
             for h in range(H):

@@ -1,5 +1,5 @@
 // The micro-kernel: one tile of a matrix product, held in registers while the whole of k passes by.
-// Every convolution algorithm ends here. Included by isa/*.cpp (see vec.h).
+// Every convolution algorithm ends here. Included by isa/ (see vec.h).
 //
 //   tile (rows, kCols)  (+)=  a (rows, k)  @  b (k, kCols)
 //
@@ -8,6 +8,11 @@
 // packed; tile: packed, kCols elements from row to row, or the result itself: see `Finish`.
 // 1 <= rows <= kRows. A product that fills only the first half of the columns may have twice as
 // many rows (`multiply_narrow`, `multiply_gathered<T, 1>`).
+#pragma once
+
+#include "lanes.h"
+
+constexpr int64_t kAccumulators = 128 * 1024;  // elements that a weight-gradient task may hold
 
 template <typename T>
 struct Tile {
@@ -208,5 +213,25 @@ void multiply_gathered(int64_t rows, int64_t k, const T* const* a, const int32_t
     here = rows > kRows ? divide_up(rows, 2) : rows;  // addresses of more would not fit either
     const auto product = GatheredTable<T, Vectors, 1, Any>::kByRows[here - 1];
     product(k, a, 0, offsets, b, tile, finish);
+  }
+}
+
+// Rows of a finished tile to memory whose columns lie together.
+template <typename T>
+inline void put_rows(const Sum<T>* tile, int64_t rows, int64_t columns, Result<T>* to,
+                     int64_t to_row) {
+  using V = Vec<Sum<T>>;
+  for (int64_t j = 0; j < columns; j += V::kLanes) {
+    const Sum<T>* const from = tile + j;
+    if (columns - j >= V::kLanes) {
+      for (int64_t i = 0; i < rows; ++i) {
+        put(V::load(from + i * Tile<T>::kCols), to + i * to_row + j);
+      }
+      continue;
+    }
+    const auto mask = V::Mask::range(0, columns - j);
+    for (int64_t i = 0; i < rows; ++i) {
+      put(V::load(from + i * Tile<T>::kCols, mask), to + i * to_row + j, mask);
+    }
   }
 }

@@ -1,5 +1,8 @@
 // Between memory in any layout and vectors of channels: a block of cells is turned so that the
-// lanes of a vector are one of its axes. Included by isa/*.cpp (see vec.h).
+// lanes of a vector are one of its axes. Included by isa/ (see vec.h).
+#pragma once
+
+#include "vec.h"
 
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
@@ -207,4 +210,16 @@ inline void scatter_lanes(const T* from, int64_t from_step, int64_t count, T* to
       }
     }
   }
+}
+
+// to[j] = from[j]; a last vector that is not full overlaps the one before.
+template <typename T>
+inline void copy_cells(const T* from, int64_t length, T* to) {
+  using V = Vec<T>;
+  if (length < V::kLanes) {
+    for (int64_t j = 0; j < length; ++j) to[j] = from[j];
+    return;
+  }
+  for (int64_t j = 0; j + V::kLanes <= length; j += V::kLanes) V::load(from + j).store(to + j);
+  V::load(from + length - V::kLanes).store(to + length - V::kLanes);
 }

@@ -1,9 +1,17 @@
 // The vector type that the kernels are written over, once for every instruction set: an array of
 // lanes with arithmetic from the compiler's vector extension, and loads and stores of a part of it.
 //
-// Included by isa/*.cpp inside a namespace and a target region of their own (no include guard: each
+// Included by isa/ inside a namespace and a target region of their own (each
 // of them compiles its own copy). CNN_EXT_VECTOR_BYTES is the width of a register, and
 // CNN_EXT_VECTOR_REGISTERS their number.
+#pragma once
+
+#if !defined(CNN_EXT_VECTOR_BYTES)  // opened by itself, in an editor
+#include "kernels.h"
+#define CNN_EXT_VECTOR_BYTES 16
+#define CNN_EXT_VECTOR_REGISTERS 16
+using namespace cnn_ext::cpu;
+#endif
 
 template <typename T>
 struct Vec {

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "../ops/color_pca.h"
+#include "../ops/color_pca/color_pca.h"
 #include "color_pca/moments.cuh"
 #include "color_pca/shift.cuh"
 

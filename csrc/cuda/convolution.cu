@@ -10,8 +10,10 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "../ops/convolution.h"
-#include "../ops/convolution_shape.h"
+#include "../ops/convolution/convolution.h"
+#include "../cpu/convolution/depthwise/geometry.h"
+#include "../cpu/convolution/phases.h"
+#include "../ops/convolution/describe.h"
 #include "convolution/depthwise.cuh"
 #include "convolution/implicit_gemm.cuh"
 
@@ -199,10 +201,10 @@ template <typename T>
 void input_gradient(bool direct_kernel, const Convolution& c, const T* grad_output, const T* weight,
                     T* grad_input, const Tensor& result) {
   if (!phases_cover(c)) result.zero_();
-  input_gradient_by_phases<T>(c, grad_output, weight, grad_input, result,
-                              [&](const Convolution& phase, const auto&... rest) {
-                                forward<T>(direct_kernel, phase, rest...);
-                              });
+  each_phase(c, [&](const Convolution& phase, int64_t filter, int64_t cells) {
+    forward<T>(direct_kernel, phase, grad_output, weight + filter, nullptr, grad_input + cells,
+               result);
+  });
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "../ops/local_response_norm.h"
+#include "../ops/local_response_norm/local_response_norm.h"
 #include "local_response_norm/response_norm.cuh"
 
 namespace cnn_ext {
@@ -86,18 +86,19 @@ void run(const Arguments& arguments, const Tensor& input, const Tensor& grad_out
   p.a = static_cast<Sum>(arguments.scaled_alpha(x.dim()));
   p.beta = static_cast<Sum>(arguments.beta);
   p.power = power_of(arguments.beta);
-  p.size = arguments.size;
   p.cells = x.numel();
   if (arguments.spatial) {
     p.axes = static_cast<int>(arguments.window_axes(x.dim()));
     for (int axis = 0; axis < p.axes; ++axis) {
       p.extent[axis] = x.size(x.dim() - p.axes + axis);
+      p.size = std::max(p.size, arguments.window_along(p.extent[axis]));
       p.step[axis] = x.stride(x.dim() - p.axes + axis);
     }
   } else {
     const auto at = std::find(order.begin(), order.end(), arguments.channel_dim) - order.begin();
     p.outer = c10::multiply_integers(x.sizes().slice(0, at));
     p.maps = x.size(at);
+    p.size = arguments.window_along(p.maps);
     p.inner = c10::multiply_integers(x.sizes().slice(at + 1));
     channels(p);
   }

@@ -5,7 +5,7 @@
 #include <ATen/Dispatch.h>
 #include <torch/library.h>
 
-#include "../ops/max_pool.h"
+#include "../ops/max_pool/max_pool.h"
 #include "max_pool/max_pool.cuh"
 
 namespace cnn_ext {

@@ -1,9 +1,9 @@
 // What a tensor on a GPU meets where this library was built without CUDA kernels: an error that
 // says how to build them.
 
-#if !defined(CNN_EXT_CUDA)
+#include "ops/torch.h"
 
-#include <torch/library.h>
+#if !defined(CNN_EXT_CUDA)
 
 namespace cnn_ext {
 namespace {

@@ -20,9 +20,8 @@ HERE = Path(__file__).parent / "emulation"
 SOURCES = [
     *sorted(HERE.glob("*.*")),
     *sorted(ROOT.glob("csrc/cuda/**/*.cu*")),
-    *sorted(ROOT.glob("csrc/ops/*.h")),
-    *sorted(ROOT.glob("csrc/cpu/*/geometry.h")),
-    ROOT / "csrc/cpu/convolution/choice.h",
+    *sorted(ROOT.glob("csrc/ops/**/*.h")),
+    *sorted(ROOT.glob("csrc/cpu/**/*.h")),
 ]
 
 

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torchvision
 from matplotlib.colors import to_hex
 from matplotlib.patches import Polygon
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnn_ext import visualize
@@ -101,6 +103,123 @@ def test_a_layer_called_twice_has_two_rows_and_its_parameters_once():
     first, second = visualize.layers(Twice().double(), (2, 5, 5))
     assert (first.parameters, second.parameters) == (38, 0)
     assert first.multiply_adds == second.multiply_adds == 36 * 25
+
+
+class Patches(nn.Module):
+    """A small transformer on images, with parameters of its own and a head that is not called."""
+
+    def __init__(self):
+        super().__init__()
+        self.cut, self.first = nn.Conv2d(3, 8, 4, stride=4), nn.Parameter(torch.zeros(1, 1, 8))
+        self.places = nn.Embedding(5, 8)
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.more = nn.ParameterList([torch.ones(8), torch.ones(3)])
+        self.head, self.other_head = nn.Linear(8, 2), nn.Linear(8, 7)
+
+    def forward(self, x):
+        x = self.cut(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first, x], 1) + self.places(torch.arange(5)) * self.more[0]
+        return {"logits": self.head(self.block(x)[:, 0]), "nothing": None}
+
+
+class Gated(nn.Conv2d):
+    """Does some of its work in a forward of its own."""
+
+    def forward(self, input):
+        return super().forward(input) * super().forward(input).sigmoid()
+
+
+def tied():
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.PReLU(), nn.Conv2d(3, 3, 3))
+    model[2].weight = model[0].weight
+    return model
+
+
+ODD = {
+    "transformer": (Patches(), (3, 8, 8)),
+    "tied": (tied(), (3, 8, 8)),
+    "weight norm": (nn.Sequential(weight_norm(nn.Conv2d(3, 4, 3)), nn.ReLU()), (3, 8, 8)),
+    "spectral norm": (nn.Sequential(spectral_norm(nn.Linear(8, 4)), nn.ReLU()), (8,)),
+    "lstm": (nn.Sequential(nn.LSTM(6, 5, 2, batch_first=True, bidirectional=True)), (7, 6)),
+    "own forward": (nn.Sequential(Gated(3, 4, 3)), (3, 8, 8)),
+    "complex": (nn.Sequential(nn.Conv2d(3, 2, 3, dtype=torch.complex64), nn.Flatten()), (3, 8, 8)),
+    "half": (nn.Sequential(nn.Conv2d(3, 2, 3), nn.GroupNorm(1, 2)).half(), (3, 8, 8)),
+    "scripted": (nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 2, 3)), (3, 8, 8)),
+    "one layer": (nn.Conv2d(3, 2, 3), (3, 8, 8)),
+    "lookup": (nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)), torch.zeros(1, 6, dtype=torch.long)),
+    "lookup of indices": (nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)), (6,)),
+    "two inputs": (nn.Bilinear(3, 4, 2), (torch.zeros(1, 3), torch.zeros(1, 4))),
+    "googlenet": (torchvision.models.googlenet(init_weights=False, num_classes=3), (3, 64, 64)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(ODD))
+def test_parameters_of_any_model_add_up(name):
+    model, size = ODD[name]
+    rows = visualize.layers(model, size)
+    assert sum(row.parameters for row in rows) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["transformer", "own forward", "complex"])
+def test_multiply_adds_of_odd_models_are_half_of_what_torch_counts(name):
+    model, size = ODD[name]
+    rows = [row for row in visualize.layers(model, size) if "Norm" not in row.kind]
+    example = torch.zeros(1, *size, dtype=next(model.parameters()).dtype)
+    with FlopCounterMode(display=False) as counter:
+        model.train()(example)  # in evaluation attention is one operation that torch does not count
+    assert 2 * sum(row.multiply_adds for row in rows) == counter.get_total_flops()
+
+
+def test_what_is_in_no_layer_has_a_row_of_its_own():
+    rows = {row.name: row for row in visualize.layers(*ODD["transformer"])}
+    assert (rows["places"].kind, rows["places"].multiply_adds) == ("Embedding", 0)
+    assert rows["block.self_attn"].parameters == 3 * 8 * 9 + 8 * 9
+    assert rows["block.self_attn"].multiply_adds == 4 * 5 * 8 * 8 + 2 * 5 * 5 * 8
+    assert (rows[""].kind, rows[""].shape, rows[""].parameters) == ("Patches", (2,), 8)
+    assert (rows["other_head"].shape, rows["other_head"].activations) == (None, 0)
+    assert rows["other_head"].parameters == 63
+    assert rows["more"].parameters == 11
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "expected"),
+    [
+        (nn.LayerNorm(16), (50, 16), 800),
+        (nn.LayerNorm((4, 6, 5)), (4, 6, 5), 120),
+        (nn.RMSNorm(16), (50, 16), 800),
+        (nn.BatchNorm2d(3), (3, 4, 5), 60),
+        (nn.GroupNorm(1, 3), (3, 4, 5), 60),
+        (nn.PReLU(), (3, 4, 5), 60),
+        (nn.LayerNorm(16, elementwise_affine=False), (50, 16), 0),
+        (weight_norm(nn.Conv2d(3, 4, 3)), (3, 6, 6), 4 * 3 * 9 * 16),
+        (nn.LSTM(6, 5, batch_first=True), (7, 6), 7 * (4 * 5 * 6 + 4 * 5 * 5)),
+        (nn.LSTM(6, 5, batch_first=True, proj_size=2), (7, 6), 7 * (20 * 6 + 20 * 2 + 2 * 5)),
+    ],
+    ids=str,
+)
+def test_multiply_adds_of_one_layer(layer, size, expected):
+    (row,) = visualize.layers(nn.Sequential(layer), size)
+    assert row.multiply_adds == expected
+
+
+def test_a_model_that_asks_for_values_is_run_with_them():
+    class Asks(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) if x.sum() < 1 else x
+
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            model = Asks(nn.Conv2d(3, 4, 3))
+        (row,) = visualize.layers(model, (3, 6, 6))
+        assert (row.shape, row.parameters) == ((4, 4, 4), 112)
+
+
+def test_odd_models_are_drawn(tmp_path):
+    for name in ("transformer", "lstm", "one layer", "scripted"):
+        figure = visualize.architecture(*ODD[name])
+        figure.savefig(tmp_path / "picture.png")
+    parameters = visualize.architecture(*ODD["transformer"]).axes[1]
+    assert "1.13k parameters" in parameters.get_title(loc="left")
 
 
 def test_the_picture_shows_the_rows_that_matter():

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "../family.h"
+
 namespace cnn_ext::cpu {
 
 // How the colours of N images lie in contiguous memory: as `rows` of `length` cells, in which
@@ -69,5 +71,18 @@ inline void join_moments(int64_t C, double before, double count, const double* m
   }
   for (int64_t c = 0; c < C; ++c) found[c] += weight * (mean[c] - found[c]);
 }
+
+// X(slot, result, arguments), for an element type T.
+#define CNN_EXT_COLOR_PCA_SLOTS(X)                                                            \
+  X(add_shift, void, (const ColorShift<T, T>&, int64_t first, int64_t last, T* workspace))    \
+  X(add_shift_to_bytes, void,                                                                 \
+    (const ColorShift<uint8_t, ByteShift>&, int64_t first, int64_t last, uint8_t* workspace)) \
+  X(sum_pixels, void, (const ColorSums<T>&, int64_t first, int64_t last, double* workspace))  \
+  X(color_moments, void,                                                                      \
+    (const ColorMoments<T, double>&, int64_t first, int64_t last, double* workspace))         \
+  X(byte_moments, void,                                                                       \
+    (const ColorMoments<uint8_t, int64_t>&, int64_t first, int64_t last, int16_t* workspace))
+
+CNN_EXT_FAMILY(ColorPCAKernels, CNN_EXT_COLOR_PCA_SLOTS);
 
 }  // namespace cnn_ext::cpu

@@ -1,10 +1,13 @@
 // Sums over pixels of colours and of their products, from which a covariance is made. Included by
-// isa/*.cpp.
+// isa/.
 //
 // A block of pixels is laid out channel after channel in L1; from there every pair of channels is
 // multiplied and summed. Bytes are summed exactly. Of floats, every block is centred on its own
 // mean before it is multiplied, so that nothing is lost to cancellation, and blocks are joined by
 // the update of Chan, Golub and LeVeque (1983).
+#pragma once
+
+#include "../vec.h"
 
 // Pixels start <= i < start + count, channel after channel, each in kMomentPixels cells.
 template <typename To, typename From>

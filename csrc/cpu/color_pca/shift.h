@@ -1,8 +1,11 @@
 // Adds one colour to every pixel of an image (Krizhevsky, Sutskever and Hinton 2012, section 4.1),
-// and its transpose, the sum of all pixels. Included by isa/*.cpp.
+// and its transpose, the sum of all pixels. Included by isa/.
 //
 // Plain loops over contiguous memory, which the compiler vectorises. Where channels take turns,
 // their shifts are written out once as a pattern of whole cache lines.
+#pragma once
+
+#include "../vec.h"
 
 // Writes `cycle` values again and again, `count` cells in all; the first `cycle` are there already.
 template <typename T>

@@ -1,9 +1,12 @@
 // Local response normalisation over a few neighbouring filters in NCHW, the case that networks use:
 // a vector of pixels walks through the maps with its whole window in registers, so that every cell
-// is read once and written once and there is no buffer. Included by isa/*.cpp.
+// is read once and written once and there is no buffer. Included by isa/.
 //
 // For odd n = 2 h + 1. Step c of the walk reads map c + h. Going backwards, step c finishes map c -
 // h, because its gradient wants the terms of maps c - 2 h to c.
+#pragma once
+
+#include "powers.h"
 
 // The sum of all that a ring holds.
 template <int n, typename T>

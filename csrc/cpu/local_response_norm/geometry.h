@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "../family.h"
+
 namespace cnn_ext::cpu {
 
 // The exponents that need no logarithm: beta = 1/2, 3/4 and 1.
@@ -27,8 +29,8 @@ struct ResponseNorm {
   Power power;
 
   NormLayout layout;
-  int64_t size;  // of the window along each axis
   int axes;
+  int64_t size[3];  // of the window along each axis, the innermost first
   int64_t step[3];
 
   int64_t columns, block, blocks;  // cells in a row of memory; those of them in a slab; slabs a row
@@ -40,5 +42,11 @@ struct ResponseNorm {
   int64_t buffer;                     // elements
   int64_t origin, transposed_origin;  // of the first cell, for windows that look after / before it
 };
+
+// X(slot, result, arguments), for an element type T.
+#define CNN_EXT_RESPONSE_NORM_SLOTS(X) \
+  X(response_norm, void, (const ResponseNorm<T>&, int64_t first, int64_t last, T* workspace))
+
+CNN_EXT_FAMILY(ResponseNormKernels, CNN_EXT_RESPONSE_NORM_SLOTS);
 
 }  // namespace cnn_ext::cpu

@@ -1,4 +1,7 @@
-// s^-beta, of arrays and of vectors. Included by isa/*.cpp.
+// s^-beta, of arrays and of vectors. Included by isa/.
+#pragma once
+
+#include "../vec.h"
 
 // s[i] becomes s[i]^-beta.
 template <Power kPower, typename T>

@@ -1,4 +1,9 @@
-// Which kernel takes a task of local response normalisation. Included by isa/*.cpp.
+// Which kernel takes a task of local response normalisation. Included by isa/.
+#pragma once
+
+#include "columns.h"
+#include "rows.h"
+#include "slabs.h"
 
 constexpr int64_t kFewFilters = 9;  // a window up to here is summed cell by cell
 
@@ -6,10 +11,10 @@ template <Power kPower, typename T>
 void response_norm_with(const ResponseNorm<T>& p, int64_t first, int64_t last, T* workspace) {
   if constexpr (kPower != Power::other) {
     if (p.layout == NormLayout::maps && p.step[0] >= Vec<T>::kLanes) {
-      if (p.size == 3) return norm_columns<kPower, 3>(p, first, last);
-      if (p.size == 5) return norm_columns<kPower, 5>(p, first, last);
+      if (p.size[0] == 3) return norm_columns<kPower, 3>(p, first, last);
+      if (p.size[0] == 5) return norm_columns<kPower, 5>(p, first, last);
     }
-    if (p.layout == NormLayout::pixels && p.size <= kFewFilters) {
+    if (p.layout == NormLayout::pixels && p.size[0] <= kFewFilters) {
       return norm_rows<kPower>(p, first, last, workspace);
     }
   }

@@ -1,8 +1,11 @@
 // Local response normalisation over a few neighbouring filters in channels_last: all maps of a
-// pixel lie together, and a window is n neighbours in memory. Included by isa/*.cpp.
+// pixel lie together, and a window is n neighbours in memory. Included by isa/.
 //
 // The squares (and going backwards the terms) of one pixel are laid between zeros in a row that
 // stays in L1, and windows are summed from there.
+#pragma once
+
+#include "powers.h"
 
 // row[c] + ... + row[c + n - 1], at the cells of `mask` and whatever follows within the row's
 // padding.
@@ -17,7 +20,7 @@ inline Vec<T> row_sum(const T* row, int64_t n, typename Vec<T>::Mask mask) {
 template <Power kPower, typename T>
 void norm_rows(const ResponseNorm<T>& p, int64_t first, int64_t last, T* workspace) {
   using V = Vec<T>;
-  const int64_t C = p.columns, n = p.size, padded = C + n - 1;
+  const int64_t C = p.columns, n = p.size[0], padded = C + n - 1;
   T* const squares = workspace;
   T* const terms = squares + padded;
   T* const scaled = terms + padded;

@@ -1,5 +1,5 @@
 // Local response normalisation and its gradient, one pass over memory each (Krizhevsky, Sutskever
-// and Hinton 2012, section 3.3). Included by isa/*.cpp.
+// and Hinton 2012, section 3.3). Included by isa/.
 //
 //   y = x s^-beta,   s = k + a (sum of x^2 over the window)
 //   dx = g s^-beta - 2 a beta x (sum of g x s^(-beta - 1) over the transposed window)
@@ -8,6 +8,9 @@
 // are laid into a zero-padded buffer in which a window is n cells `step` apart along each of its
 // axes, so that neighbouring filters in NCHW, in channels_last, and windows inside one map are the
 // same code. The compiler vectorises the plain loops for each instruction set.
+#pragma once
+
+#include "powers.h"
 
 // sums[i] = cells[i] + cells[i + step] + ... n terms, for i < count; both hold count + (n - 1)
 // step. By doubling, log2(n) additions a cell: no running sum, which would lose small cells beside
@@ -46,13 +49,13 @@ template <typename T>
 inline T* slab_sums(const ResponseNorm<T>& p, T* cells, T* sums) {
   int64_t count = p.buffer;
   for (int axis = 0; axis < p.axes; ++axis) {
-    count -= (p.size - 1) * p.step[axis];
+    count -= (p.size[axis] - 1) * p.step[axis];
     if (axis > 0) {
       T* const swapped = cells;
       cells = sums;
       sums = swapped;
     }
-    window_sums(p.size, p.step[axis], count, cells, sums);
+    window_sums(p.size[axis], p.step[axis], count, cells, sums);
   }
   return sums;
 }

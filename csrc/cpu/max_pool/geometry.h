@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "../family.h"
+
 namespace cnn_ext::cpu {
 
 // output[n, c, p, q] = the maximum of input[n, c, p * stride - padding + r * dilation, ...] over
@@ -40,5 +42,13 @@ struct MaxPoolGradient {
   // One is some channels of an image, or else a map.
   int64_t tasks() const { return pool.N * (pool.innermost() ? chunks() : pool.C); }
 };
+
+// X(slot, result, arguments), for an element type T.
+#define CNN_EXT_MAX_POOL_SLOTS(X)                                                   \
+  X(max_pool_workspace, int64_t, (const MaxPool<T>&))                               \
+  X(max_pool, void, (const MaxPool<T>&, int64_t first, int64_t last, T* workspace)) \
+  X(max_pool_gradient, void, (const MaxPoolGradient<T>&, int64_t first, int64_t last))
+
+CNN_EXT_FAMILY(MaxPoolKernels, CNN_EXT_MAX_POOL_SLOTS);
 
 }  // namespace cnn_ext::cpu

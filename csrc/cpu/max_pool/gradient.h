@@ -1,5 +1,8 @@
 // The gradient of max-pooling: what each window's maximum is owed goes to the tap that it was.
-// Included by isa/*.cpp (see vec.h).
+// Included by isa/ (see vec.h).
+#pragma once
+
+#include "max_pool.h"
 
 // Where the taps of a window are, from its start. Numbers that no cell has are at the start.
 template <typename T>

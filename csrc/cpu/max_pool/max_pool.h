@@ -1,7 +1,10 @@
 // Max-pooling. Where channels are innermost, vectors run along them; otherwise along the rows of a
 // map, sorted by the phases of the stride: without taps first the maxima of a window's rows, then
 // those of its columns; with taps cell by cell, in the order in which torch looks. NaN wins, as in
-// torch. Included by isa/*.cpp (see vec.h).
+// torch. Included by isa/ (see vec.h).
+#pragma once
+
+#include "../lanes.h"
 
 // The cells first <= t < last of a window, at `at` and `dilation` apart, that lie inside an axis.
 struct PoolRange {

@@ -3,7 +3,7 @@
 // make use of.
 #pragma once
 
-#include "../../cpu/convolution/geometry.h"
+#include "../../cpu/convolution/problem.h"
 #include "../launch.cuh"
 
 namespace cnn_ext::cuda {

@@ -15,7 +15,7 @@
 // `inner` the ones that are summed over.
 #pragma once
 
-#include "../../cpu/convolution/geometry.h"
+#include "../../cpu/convolution/problem.h"
 #include "../launch.cuh"
 
 namespace cnn_ext::cuda {

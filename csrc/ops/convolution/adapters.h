@@ -1,0 +1,69 @@
+// What a route may wrap around a step: some images at a time, in float32, or transposed to
+// channels_last and back.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+
+#include "../../cpu/convolution/problem.h"
+#include "../trace.h"
+
+namespace cnn_ext {
+
+using at::Tensor;
+
+// f(images, of the result likewise) for some images at a time, so many that these and theirs of the
+// result have at most `memory` elements for each thread, unless one has more.
+template <typename F>
+void each_images(const Tensor& input, const Tensor& result, int64_t memory, const F& f) {
+  const int64_t N = input.size(0);
+  const int64_t image = (input.numel() + result.numel()) / N;
+  const int64_t images = std::clamp<int64_t>(at::get_num_threads() * memory / image, 1, N);
+  for (int64_t first = 0; first < N; first += images) {
+    const int64_t here = std::min(images, N - first);
+    f(input.narrow(0, first, here), result.narrow(0, first, here));
+  }
+}
+
+// A fresh tensor of the sizes of one and the options of another, in a memory format.
+inline Tensor empty_part(const Tensor& sizes, const Tensor& options, at::MemoryFormat format) {
+  return fresh_workspace(sizes.sizes(), options.options().memory_format(format));
+}
+
+constexpr int64_t kRoundedMemory = 1 << 21;  // elements in float32
+
+// f(input in float32, a fresh result in float32), rounded once to `result`.
+template <typename F>
+void in_float32(const Tensor& input, const Tensor& result, const F& f) {
+  const auto format = result.suggest_memory_format();
+  each_images(input, result, kRoundedMemory, [&](const Tensor& from, const Tensor& to) {
+    const Tensor some = from.to(at::kFloat);
+    const Tensor sums = empty_part(to, some, format);
+    f(some, sums);
+    to.copy_(sums);
+  });
+}
+
+// From maps (N, rows, columns) to maps (N, columns, rows), each map dense.
+void transpose_maps(const Tensor& from, const Tensor& to, int64_t rows, int64_t columns);
+
+constexpr int64_t kTransposeMemory = 1 << 20;  // elements
+
+// f(input in channels_last, a fresh result in channels_last), transposed to `result`.
+template <typename F>
+void in_channels_last(const Tensor& input, const Tensor& result, const F& f) {
+  const auto format =
+      input.dim() == 5 ? at::MemoryFormat::ChannelsLast3d : at::MemoryFormat::ChannelsLast;
+  each_images(input, result, kTransposeMemory, [&](const Tensor& from, const Tensor& to) {
+    const int64_t N = from.size(0), C = from.size(1), K = to.size(1);
+    const Tensor some = empty_part(from, from, format);
+    transpose_maps(from, some, C, from.numel() / N / C);
+    const Tensor result_of_some = empty_part(to, to, format);
+    f(some, result_of_some);
+    transpose_maps(result_of_some, to, to.numel() / N / K, K);
+  });
+}
+
+}  // namespace cnn_ext

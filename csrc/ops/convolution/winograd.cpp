@@ -1,0 +1,401 @@
+// Winograd's convolution: blocks of tiles, by one thread each or shared by all; strided
+// convolutions by their phases; filters transformed beforehand.
+
+#include "ops/torch.h"
+
+#include "../../cpu/convolution/winograd/geometry.h"
+
+#include "../../cpu/convolution/band/geometry.h"
+#include "../../cpu/convolution/phases.h"
+#include "../memory.h"
+#include "convolution.h"
+#include "drivers.h"
+#include "tasks.h"
+
+namespace cnn_ext {
+namespace {
+
+// Winograd, in one of two ways. Where tiles are many and transformed filters small, each thread
+// carries small blocks of tiles of its own from input to output. Otherwise the threads share one
+// large block. Filters are transformed once if there are several blocks and, where these are
+// shared, the cache holds them; if not, each thread transforms them as it needs them.
+struct WinogradCut {
+  cpu::Winograd plan;
+  bool shared;
+};
+
+constexpr int64_t kOwnBlock = 28;             // tiles
+constexpr int64_t kLeastShared = 56;          // tiles: each block reads or makes all filters
+constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
+constexpr int64_t kKeptFilters = 1 << 22;     // elements: read again for every shared block
+constexpr int64_t kPhaseMemory = 1 << 20;     // elements of images by phases, per thread
+constexpr int64_t kWinogradMemory = 1 << 20;  // elements of a shared block, per thread
+constexpr int64_t kGradientMemory = 7 << 18;  // of a weight gradient's, best without any other
+
+template <typename T>
+WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, bool weight_gradient) {
+  const auto plan = [&](int64_t tiles) {
+    return cpu::kernels<cpu::WinogradKernels<T>>().plan_winograd(shape, tiles, threads,
+                                                                 weight_gradient);
+  };
+  WinogradCut cut{plan(weight_gradient ? 2 * kOwnBlock : kOwnBlock), false};
+  const int64_t filters = cpu::kTileCells * shape.C * shape.K;
+  if (filters <= kOwnFilters && cut.plan.blocks * shape.G >= threads) return cut;
+  const int64_t memory = (weight_gradient ? kGradientMemory : kWinogradMemory) * threads;
+  const int64_t most = memory / (cpu::kTileCells * (shape.C + 64 * threads));
+  return {plan(std::max(most, kLeastShared)), true};
+}
+
+// The transformed input tiles of a block.
+template <typename T>
+void spread_tiles(const cpu::Convolution& shape, const cpu::Winograd& plan, const T* input,
+                  int64_t g, int64_t block, int64_t threads, T* tiles) {
+  const auto& kernels = cpu::kernels<cpu::WinogradKernels<T>>();
+  const T* const from = input + g * shape.input.g;
+  share(threads, kernels.vectors(shape.C), [&](int64_t first, int64_t last) {
+    kernels.winograd_input(shape, plan, from, block, first, last, tiles);
+  });
+}
+
+}  // namespace
+
+// `frozen`: filters that winograd_filters_cpu transformed before, or null.
+template <typename T>
+void winograd(const cpu::Convolution& shape, const T* input, const T* weight, const T* bias,
+              T* output, const Tensor& like, const T* frozen) {
+  const auto& kernels = cpu::kernels<cpu::WinogradKernels<T>>();
+  const int64_t threads = threads_for(shape);
+  const auto [plan, shared] = cut_winograd<T>(shape, threads, false);
+  const int64_t panels = shape.G * plan.panels;
+  // The kernels here only read p.filters; winograd_filters alone writes.
+  cpu::WinogradForward<T> p{shape, plan, input, weight, bias, const_cast<T*>(frozen), output};
+  Tensor filters;
+  const int64_t filters_size = panels * cpu::kTileCells * plan.filter_cell;
+  const bool kept = plan.blocks > 1 && (!shared || filters_size <= kKeptFilters);
+  if (kept && frozen == nullptr) {
+    filters = fresh_workspace({filters_size}, like.options());
+    p.filters = filters.mutable_data_ptr<T>();
+    share(threads, panels,
+          [&](int64_t first, int64_t last) { kernels.winograd_filters(p, first, last); });
+  }
+
+  const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
+  const int64_t each = (kernels.winograd_workspace(plan) + 15) / 16 * 16;
+  if (shared) {
+    const int64_t working = std::min(threads, plan.panels);
+    const Tensor memory =
+        with_huge_pages(fresh_workspace({tiles_size + working * each}, like.options()));
+    T* const tiles = memory.mutable_data_ptr<T>();
+    for (int64_t task = 0; task < shape.G * plan.blocks; ++task) {
+      const int64_t g = task / plan.blocks, block = task % plan.blocks;
+      spread_tiles(shape, plan, input, g, block, threads, tiles);
+      share(threads, plan.panels, [&](int64_t first, int64_t last) {
+        kernels.winograd_panels(p, g, block, first, last, tiles,
+                                tiles + tiles_size + at::get_thread_num() * each);
+      });
+    }
+  } else {
+    run_tasks<T>(shape.G * plan.blocks, threads, tiles_size + each, like,
+                 [&](int64_t first, int64_t last, T* tiles) {
+                   for (int64_t task = first; task < last; ++task) {
+                     const int64_t g = task / plan.blocks, block = task % plan.blocks;
+                     spread_tiles(shape, plan, input, g, block, 1, tiles);
+                     kernels.winograd_panels(p, g, block, 0, plan.panels, tiles,
+                                             tiles + tiles_size);
+                   }
+                 });
+  }
+}
+
+template <typename T>
+void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
+                              const Tensor& result) {
+  const auto& kernels = cpu::kernels<cpu::WinogradKernels<T>>();
+  const int64_t threads = threads_for(shape);
+  const auto [plan, shared] = cut_winograd<T>(shape, threads, true);
+  const cpu::WinogradWeightGradient<T> p{shape, plan, input, grad_output,
+                                         result.mutable_data_ptr<T>()};
+  const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
+  const int64_t each = kernels.winograd_weight_workspace(plan);
+  if (!shared && plan.blocks == 1) {  // groups are shared out
+    run_tasks<T>(
+        shape.G, threads, tiles_size + each, result, [&](int64_t first, int64_t last, T* tiles) {
+          for (int64_t g = first; g < last; ++g) {
+            spread_tiles(shape, plan, input, g, 0, 1, tiles);
+            kernels.winograd_weight_panels(p, g, 0, plan.panels, tiles, tiles + tiles_size);
+          }
+        });
+    return;
+  }
+  if (plan.blocks == 1) {  // the sums of a panel are complete at once
+    const Tensor memory =
+        with_huge_pages(fresh_workspace({tiles_size + threads * each}, result.options()));
+    T* const tiles = memory.mutable_data_ptr<T>();
+    for (int64_t g = 0; g < shape.G; ++g) {
+      spread_tiles(shape, plan, input, g, 0, threads, tiles);
+      share(threads, plan.panels, [&](int64_t first, int64_t last) {
+        kernels.winograd_weight_panels(p, g, first, last, tiles,
+                                       tiles + tiles_size + at::get_thread_num() * each);
+      });
+    }
+    return;
+  }
+  const int64_t panel_sums = cpu::kTileCells * plan.sums_cell;
+  const int64_t gradient_size = cpu::kTileCells * plan.panel_cell;
+  const int64_t parts = shared ? 1 : std::min(threads, plan.blocks);
+  const int64_t sharers = shared ? threads : 1;
+  const int64_t part_sums = plan.panels * panel_sums;
+  const Tensor sums = with_huge_pages(fresh_workspace({parts * part_sums}, result.options()));
+  const Tensor memory =
+      fresh_workspace({parts * tiles_size + threads * gradient_size}, result.options());
+  T* const all_tiles = memory.mutable_data_ptr<T>();
+  for (int64_t g = 0; g < shape.G; ++g) {
+    const auto run = [&](int64_t first_part, int64_t last_part) {
+      for (int64_t part = first_part; part < last_part; ++part) {
+        T* const tiles = all_tiles + part * tiles_size;
+        T* const to = sums.mutable_data_ptr<T>() + part * part_sums;
+        const int64_t begin = part * plan.blocks / parts, end = (part + 1) * plan.blocks / parts;
+        for (int64_t block = begin; block < end; ++block) {
+          spread_tiles(shape, plan, input, g, block, sharers, tiles);
+          share(sharers, plan.panels, [&](int64_t first, int64_t last) {
+            T* const gradients =
+                all_tiles + parts * tiles_size + at::get_thread_num() * gradient_size;
+            for (int64_t panel = first; panel < last; ++panel) {
+              kernels.winograd_gradient_panel(p, g, block, panel, tiles, gradients,
+                                              to + panel * panel_sums, block > begin);
+            }
+          });
+        }
+      }
+    };
+    if (shared) {
+      run(0, 1);
+    } else {
+      at::parallel_for(0, parts, 1, run);
+    }
+    share(threads, plan.panels, [&](int64_t first, int64_t last) {
+      for (int64_t panel = first; panel < last; ++panel) {
+        kernels.winograd_weight(p, g, panel, sums.const_data_ptr<T>() + panel * panel_sums, parts,
+                                part_sums);
+      }
+    });
+  }
+}
+
+// Winograd of a strided convolution, by its phases: some images at a time are copied to channels
+// that are phases, and the filters once.
+template <typename T>
+struct Phases {
+  cpu::Convolution shape, phased;
+  int64_t images;  // at a time
+  int64_t image;   // elements, of all groups
+  Tensor memory;
+
+  Phases(const cpu::Convolution& c, const Tensor& like) : shape(c), phased(cpu::of_phases(c)) {
+    const int64_t plane = phased.in[1] * phased.in[2], taps = phased.taps();
+    image = c.G * phased.C * plane;
+    images = std::min(c.N, std::max<int64_t>(1, at::get_num_threads() * kPhaseMemory / image));
+    phased.input = {image, phased.C * plane, plane, {0, phased.in[2], 1}};
+    phased.weight = {phased.K * phased.C * taps, phased.C * taps, taps, {0, phased.filter[2], 1}};
+    memory = fresh_workspace({images * image}, like.options());
+  }
+  T* data() const { return memory.mutable_data_ptr<T>(); }
+  Tensor empty_filters() const {
+    return fresh_workspace({shape.G * shape.K * phased.reduction()}, memory.options());
+  }
+  // f(shape of some images, the first of them)
+  template <typename F>
+  void each(const F& f) const {
+    for (int64_t first = 0; first < shape.N; first += images) {
+      cpu::Convolution some = phased;
+      some.N = std::min(images, shape.N - first);
+      f(some, first);
+    }
+  }
+  // f(map of the phases, offset of its image and group in the input, channel)
+  template <typename F>
+  void each_channel(int64_t count, int64_t first, const F& f) const {
+    const int64_t channels = count * shape.G * shape.C;
+    at::parallel_for(0, channels, std::max<int64_t>(1, 32768 * shape.C * shape.G / image),
+                     [&](int64_t begin, int64_t end) {
+                       for (int64_t i = begin; i < end; ++i) {
+                         const int64_t c = i % shape.C, g = i / shape.C % shape.G;
+                         const int64_t n = i / shape.C / shape.G;
+                         f(data() + n * image + g * phased.input.g,
+                           (first + n) * shape.input.n + g * shape.input.g, c);
+                       }
+                     });
+  }
+  void split(const T* input, int64_t count, int64_t first) const {
+    each_channel(count, first, [&](T* map, int64_t at, int64_t c) {
+      cpu::kernels<cpu::BandKernels<T>>().split_phases(shape, input + at, c, c + 1, map);
+    });
+  }
+  void join(T* input, int64_t count, int64_t first) const {
+    each_channel(count, first, [&](const T* map, int64_t at, int64_t c) {
+      cpu::kernels<cpu::BandKernels<T>>().join_phases(shape, map, c, c + 1, input + at);
+    });
+  }
+  // f(cell of a filter by phases, its offset in the weight, or -1 where the filter has no such
+  // cell)
+  template <typename F>
+  void each_filter_cell(const F& f) const {
+    const int64_t R = phased.filter[1], S = phased.filter[2];
+    int64_t to = 0;
+    for (int64_t k = 0; k < shape.G * shape.K; ++k) {
+      const int64_t filter = k / shape.K * shape.weight.g + k % shape.K * shape.weight.k;
+      for (int64_t c = 0; c < phased.C; ++c) {
+        const int64_t phase_x = c % shape.stride[2],
+                      phase_y = c / shape.stride[2] % shape.stride[1];
+        const int64_t channel = c / shape.stride[2] / shape.stride[1];
+        for (int64_t r = 0; r < R; ++r) {
+          for (int64_t s = 0; s < S; ++s) {
+            const int64_t y = r * shape.stride[1] + phase_y, x = s * shape.stride[2] + phase_x;
+            const bool there = y < shape.filter[1] && x < shape.filter[2];
+            f(to++, there ? filter + channel * shape.weight.c + y * shape.weight.spatial[1] +
+                                x * shape.weight.spatial[2]
+                          : -1);
+          }
+        }
+      }
+    }
+  }
+  Tensor filters(const T* weight) const {
+    const Tensor result = empty_filters();
+    T* const to = result.mutable_data_ptr<T>();
+    each_filter_cell(
+        [&](int64_t cell, int64_t from) { to[cell] = from < 0 ? T(0) : weight[from]; });
+    return result;
+  }
+};
+
+template <typename T>
+void winograd_by_phases(const cpu::Convolution& shape, const T* input, const T* weight,
+                        const T* bias, T* output, const Tensor& like) {
+  const Phases<T> phases(shape, like);
+  const Tensor filters = phases.filters(weight);
+  phases.each([&](const cpu::Convolution& some, int64_t first) {
+    phases.split(input, some.N, first);
+    winograd<T>(some, phases.data(), filters.const_data_ptr<T>(), bias,
+                output + first * shape.output.n, like, nullptr);
+  });
+}
+
+template <typename T>
+void winograd_input_gradient_by_phases(const cpu::Convolution& shape, const T* grad_output,
+                                       const T* weight, T* grad_input, const Tensor& result) {
+  const Phases<T> phases(shape, result);
+  const Tensor filters = phases.filters(weight);
+  phases.each([&](const cpu::Convolution& some, int64_t first) {
+    each_phase(some, [&](const cpu::Convolution& phase, int64_t w, int64_t x) {  // the only one
+      winograd<T>(phase, grad_output + first * shape.output.n, filters.const_data_ptr<T>() + w,
+                  nullptr, phases.data() + x, result, nullptr);
+    });
+    phases.join(grad_input, some.N, first);
+  });
+}
+
+template <typename T>
+void winograd_weight_gradient_by_phases(const cpu::Convolution& shape, const T* grad_output,
+                                        const T* input, const Tensor& result) {
+  const Phases<T> phases(shape, result);
+  Tensor sum;
+  phases.each([&](const cpu::Convolution& some, int64_t first) {
+    phases.split(input, some.N, first);
+    const Tensor part = phases.empty_filters();
+    winograd_weight_gradient<T>(some, grad_output + first * shape.output.n, phases.data(), part);
+    sum = sum.defined() ? sum.add_(part) : part;
+  });
+  const T* from = sum.const_data_ptr<T>();
+  T* const to = result.mutable_data_ptr<T>();
+  phases.each_filter_cell([&](int64_t cell, int64_t at) {
+    if (at >= 0) to[at] = from[cell];
+  });
+}
+
+// What the filters of a group, transformed, are as a tensor. Every instruction set has a layout and
+// so a shape of its own.
+template <typename T>
+std::array<int64_t, 4> transformed_size(const cpu::Convolution& shape) {
+  const cpu::Winograd plan =
+      cpu::kernels<cpu::WinogradKernels<T>>().plan_winograd(shape, 1, 1, false);
+  return {shape.G, plan.panels, cpu::kTileCells, plan.filter_cell};
+}
+
+// Frozen filters, if they can be used: not those that another processor's kernels laid out.
+template <typename T>
+const T* frozen_filters(const std::optional<Tensor>& filters, const cpu::Convolution& shape) {
+  if (!filters.has_value() || !cpu::winograd_serves(shape)) return nullptr;
+  if (filters->sizes() != at::IntArrayRef(transformed_size<T>(shape))) return nullptr;
+  return filters->const_data_ptr<T>();
+}
+
+#define CNN_EXT_INSTANTIATE(T)                                                                     \
+  template void winograd<T>(const cpu::Convolution&, const T*, const T*, const T*, T*,             \
+                            const Tensor&, const T*);                                              \
+  template void winograd_by_phases<T>(const cpu::Convolution&, const T*, const T*, const T*, T*,   \
+                                      const Tensor&);                                              \
+  template void winograd_input_gradient_by_phases<T>(const cpu::Convolution&, const T*, const T*,  \
+                                                     T*, const Tensor&);                           \
+  template void winograd_weight_gradient<T>(const cpu::Convolution&, const T*, const T*,           \
+                                            const Tensor&);                                        \
+  template void winograd_weight_gradient_by_phases<T>(const cpu::Convolution&, const T*, const T*, \
+                                                      const Tensor&);                              \
+  template const T* frozen_filters<T>(const std::optional<Tensor>&, const cpu::Convolution&);
+CNN_EXT_INSTANTIATE(float)
+CNN_EXT_INSTANTIATE(double)
+#undef CNN_EXT_INSTANTIATE
+
+namespace {
+
+// For both, the still empty result and the filters that fill it.
+template <typename T>
+Tensor transform_filters(const Tensor& weight, int64_t groups, bool fill) {
+  cpu::Convolution shape{};
+  shape.N = 1;
+  shape.G = groups;
+  shape.C = weight.size(1);
+  shape.K = weight.size(0) / groups;
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    shape.out[axis] = shape.stride[axis] = shape.dilation[axis] = 1;
+    shape.in[axis] = shape.filter[axis] = axis == 0 ? 1 : weight.size(axis + 1);
+    shape.weight.spatial[axis] = axis == 0 ? 0 : weight.stride(axis + 1);
+  }
+  shape.weight.g = shape.K * weight.stride(0);
+  shape.weight.k = weight.stride(0);
+  shape.weight.c = weight.stride(1);
+  const Tensor filters = at::empty(transformed_size<T>(shape), weight.options());
+  if (!fill || filters.numel() == 0) return filters;
+  with_huge_pages(filters).zero_();  // the gaps between the cells too
+  const auto& kernels = cpu::kernels<cpu::WinogradKernels<T>>();
+  const cpu::WinogradForward<T> p{shape,   kernels.plan_winograd(shape, 1, 1, false),
+                                  nullptr, weight.const_data_ptr<T>(),
+                                  nullptr, filters.mutable_data_ptr<T>(),
+                                  nullptr};
+  at::parallel_for(0, groups * p.plan.panels, 1,
+                   [&](int64_t first, int64_t last) { kernels.winograd_filters(p, first, last); });
+  return filters;
+}
+
+Tensor winograd_filters(const Tensor& weight, int64_t groups, bool fill) {
+  check_winograd_filters(weight, groups);
+  if (weight.scalar_type() == at::kDouble) return transform_filters<double>(weight, groups, fill);
+  return transform_filters<float>(weight.to(at::kFloat), groups, fill);
+}
+
+Tensor winograd_filters_cpu(const Tensor& weight, int64_t groups) {
+  return winograd_filters(weight, groups, true);
+}
+
+// The layout is the processor's, also where there are no numbers.
+Tensor winograd_filters_meta(const Tensor& weight, int64_t groups) {
+  return winograd_filters(weight, groups, false);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(cnn_ext, CPU, m) { m.impl("winograd_filters", winograd_filters_cpu); }
+
+TORCH_LIBRARY_IMPL(cnn_ext, Meta, m) { m.impl("winograd_filters", winograd_filters_meta); }
+
+}  // namespace cnn_ext
