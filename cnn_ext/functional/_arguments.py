@@ -39,26 +39,27 @@ def integers(what: str, value: Any, axes: int) -> tuple[int, ...]:
         ValueError: an integer beyond 64 bits.
     """
     if isinstance(value, (tuple, list)):
-        # torch looks at the first to tell what a list is of: a bool after it is an integer.
-        found = tuple(
-            int(one) if isinstance(one, bool) and at else integer(what, one, value)
-            for at, one in enumerate(value)
-        )
+        found = _each(what, value)
         return found * axes if len(found) == 1 else found
     one = integer(what, value, value, "an integer or a tuple of integers")
-    if not isinstance(value, (Integral, Tensor, torch.SymInt)):
+    if not isinstance(value, (Integral, Tensor, torch.SymInt)) and not _is_traced_scalar(value):
         raise RuntimeError(f"{what}: expected an integer or a tuple of integers, got {value!r}")
     return (one,) * axes
 
 
 def pair(what: str, value: Any) -> tuple[int, ...]:
     """Integers as ``unfold`` and ``fold`` take them: one for both axes, or anything to iterate over."""
-    many = tuple(value) if isinstance(value, Iterable) else (value, value)
+    if isinstance(value, Iterable) and not _is_traced_scalar(value):
+        return _each(what, tuple(value))
+    return (integer(what, value),) * 2
+
+
+def _each(what: str, values: Sequence[Any]) -> tuple[int, ...]:
+    # torch looks at the first to tell what a list is of: a bool after it is an integer.
     return tuple(
-        int(one) if isinstance(one, bool) and at and isinstance(value, Iterable)
-        else integer(what, one, value)
-        for at, one in enumerate(many)
-    )  # fmt: skip
+        int(one) if isinstance(one, bool) and at else integer(what, one, values)
+        for at, one in enumerate(values)
+    )
 
 
 def integer(what: str, value: Any, given: Any = None, expected: str = "an integer") -> int:
@@ -70,6 +71,8 @@ def integer(what: str, value: Any, given: Any = None, expected: str = "an intege
     """
     if isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]
+    if _is_traced_scalar(value):
+        return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if not -(1 << 63) <= value < 1 << 63:
             raise ValueError(f"{what}: expected {expected} of 64 bits, got {value}")
@@ -87,12 +90,18 @@ def integer(what: str, value: Any, given: Any = None, expected: str = "an intege
 
 
 def number(what: str, value: Any) -> float:
-    """A real number: an int, a float, a bool, NumPy's, or a tensor of one that is not differentiated."""
+    """A real number: an int, a float, a bool, NumPy's, or a tensor of one, without its gradient."""
     if isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
         return value  # type: ignore[return-value]
-    if isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1):
+    is_one = isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
+    if is_one or _is_traced_scalar(value):
         return float(value)
     raise TypeError(f"{what}: expected a number, got {value!r} ({type(value).__name__})")
+
+
+def _is_traced_scalar(value: Any) -> bool:
+    """A NumPy scalar as torch.compile sees it: an array of no axes."""
+    return torch.compiler.is_compiling() and type(value).__module__ == "numpy"
 
 
 def tensor(what: str, value: Any, error: type[Exception] = TypeError) -> None:

@@ -76,13 +76,19 @@ def conv2d(
             packs patches block by block; ``"winograd"`` (filters of 3 x 3 or 5 x 5 cells, or so many
             in each phase of the stride, without dilation) takes 2.8 to 4 times fewer multiplications
             and rounds some three times as much; ``"direct"`` sums from a band of input rows, where no
-            patch is packed. What ``"auto"`` takes, :func:`convolution_algorithm` tells.
+            patch is packed. What ``"auto"`` takes, :func:`convolution_algorithm` tells. Winograd is not exact
+            where the others are: on integers and other data whose sums float32 holds without rounding.
+            Zeros come out as some 1e-6. ``default_algorithm("implicit_gemm")`` excludes it.
+
+    Integers are ints, NumPy's, or tensors of one; lists of them are tuples or lists, as torch has it.
 
     Returns:
-        (N, K, P, Q) or (K, P, Q), in channels_last if input or weight is.
+        (N, K, P, Q) or (K, P, Q), in channels_last if input or weight is. An input without channels
+        gives no channels, as in torch.
 
     Raises:
         RuntimeError, ValueError: an argument does not fit the others; the message names it.
+        TypeError: an argument is of a type that torch refuses too.
 
     Example:
         The four paddings of a 32 x 32 image under a 5 x 5 filter:
@@ -289,14 +295,15 @@ def _conv(
         padding = padding_amounts(padding, input.shape[-axes:], weight.shape[2:], stride, dilation)
     else:
         padding = integers(f"{name}: padding", padding, axes)
-    if weight.shape[0] < max(groups, 1):
-        raise RuntimeError(
-            f"{name}: weight: expected at least {groups} filters, one for each group, got shape "
-            f"{list(weight.shape)}"
-        )
     input, weight, bias = _autocast(input, weight, bias)
-    if input.shape[-axes - 1] == 0:
-        return _conv_of_nothing(axes, input, weight, bias, stride, padding, dilation, groups)
+    if not torch.jit.is_tracing():  # which warns of every choice by a size
+        if weight.shape[0] < groups:
+            raise RuntimeError(
+                f"{name}: weight: expected at least {groups} filters, one for each group, got shape "
+                f"{list(weight.shape)}"
+            )
+        if input.shape[-axes - 1] == 0:
+            return _conv_of_nothing(axes, input, weight, bias, stride, padding, dilation, groups)
     arguments = stride, padding, dilation, groups, algorithm
     if input.dim() == axes + 1:
         return operation(input.unsqueeze(0), weight, bias, *arguments).squeeze(0)

@@ -8,6 +8,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from cnn_ext.functional._arguments import _autocast_is_on, integer, number, tensor
 from cnn_ext.ops import local_response_norm as lrn
+from cnn_ext.ops._transforms import transformed
 
 
 def local_response_norm(
@@ -30,7 +31,7 @@ def local_response_norm(
         input: (N, C, ...) by default; float32, float64, bfloat16 or float16.
         size: of the window. An even one reaches size / 2 filters before and size / 2 - 1 after, as
             torch's does.
-        alpha, beta, k: the constants.
+        alpha, beta, k: the constants; numbers, or tensors of one, which may require a gradient.
         alpha_scaling: ``"mean"``, a = alpha / cells of the window, borders included (torch, Caffe,
             cuDNN, ONNX); ``"sum"``, a = alpha (the AlexNet paper, TensorFlow).
         region: ``"channels"``, or ``"spatial"``: inside each map, size cells along every spatial axis
@@ -61,6 +62,9 @@ def local_response_norm(
         )  # fmt: skip
     tensor("local_response_norm: input", input, AttributeError)
     size = integer("local_response_norm: size", size)
+    tensors = [value for value in (alpha, beta, k) if isinstance(value, Tensor)]
+    if any(value.requires_grad for value in tensors) or (tensors and transformed()):
+        return _with_learned_constants(input, size, alpha, beta, k, alpha_scaling, region, channel_dim)
     alpha, beta, k = (
         number(f"local_response_norm: {label}", value)
         for label, value in (("alpha", alpha), ("beta", beta), ("k", k))
@@ -68,3 +72,17 @@ def local_response_norm(
     if _autocast_is_on(input.device.type) and input.dtype != torch.float64:
         input = input.float()
     return lrn.local_response_norm(input, size, alpha, beta, k, alpha_scaling, region, channel_dim)
+
+
+def _with_learned_constants(
+    input, size, alpha, beta, k, alpha_scaling, region, channel_dim
+) -> Tensor:
+    """In torch's operations, for the operation has no derivative in its constants."""
+    numbers = (1.0 if isinstance(value, Tensor) else value for value in (alpha, beta, k))
+    # For its checks alone: on meta it computes nothing.
+    torch.ops.cnn_ext.local_response_norm(
+        input.detach().to("meta"), size, *numbers, alpha_scaling, region, channel_dim
+    )
+    axes = lrn.window_axes(input, region, channel_dim)
+    cells = size ** len(axes) if alpha_scaling == "mean" else 1
+    return input / (k + alpha / cells * lrn.window_sum(input * input, size, axes)) ** beta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
@@ -65,7 +66,7 @@ def max_pool2d(
     step = () if stride is None else integers("max_pool2d: stride", stride, 2)
     if not step:
         step = size
-    if 0 in input.shape[-3:]:
+    if not torch.jit.is_tracing() and 0 in input.shape[-3:]:
         raise RuntimeError(
             "max_pool2d: input: expected at least one channel, of at least one cell, got shape "
             f"{list(input.shape)}"

@@ -27,6 +27,7 @@ def unfold(
         Convolution is one matrix multiplication:
 
         >>> import torch
+        >>> from cnn_ext.functional import conv2d
         >>> image, filters = torch.randn(1, 3, 8, 8), torch.randn(5, 3, 3, 3)
         >>> by_hand = (filters.flatten(1) @ unfold(image, 3)).view(1, 5, 6, 6)
         >>> torch.testing.assert_close(by_hand, conv2d(image, filters))
@@ -37,9 +38,9 @@ def unfold(
         )
     tensor("unfold: input", input)
     window = _window("unfold", kernel_size, dilation, padding, stride)
-    if input.dim() not in (3, 4) or 0 in input.shape[-3:]:
+    if input.dim() not in (3, 4):
         raise RuntimeError(
-            f"unfold: input: expected 4 dimensions (N, C, H, W), or 3 without N, none but N of 0, "
+            f"unfold: input: expected 4 dimensions (N, C, H, W), or 3 without N, "
             f"got shape {list(input.shape)}"
         )
     unfolded = _traced_unfold if torch.jit.is_tracing() else _unfold
@@ -49,6 +50,11 @@ def unfold(
 
 
 def _unfold(input, kernel, dilation, padding, stride) -> Tensor:
+    if 0 in input.shape[1:]:
+        raise RuntimeError(
+            "unfold: input: expected at least one channel, of at least one cell, got (C, H, W) = "
+            f"{tuple(input.shape[1:])}"
+        )
     counts = _counts("unfold", input.shape[2:], kernel, dilation, padding, stride)
     patches = F.pad(input, padding_amounts(padding, (), kernel, (), ())) if any(padding) else input
     for axis, (cells, d, s) in enumerate(zip(kernel, dilation, stride, strict=True), 2):
