@@ -1,15 +1,26 @@
-"""The command line: ``python -m cnn_ext``, also installed as ``cnn-ext``."""
+"""The command line: ``python -m cnn_ext``, also installed as ``cnn-ext``.
+
+The exit status is 0 if all went well, 1 if it did not, 2 after wrong usage, 130 after Ctrl-C, 143 after
+SIGTERM. This module loads nothing that takes time, so that ``--help`` takes none.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
+import math
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cnn_ext import doctor
+if TYPE_CHECKING:
+    from cnn_ext.training.options import Options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +33,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     options = parser().parse_args(arguments)
-    return options.run(options)
+    try:
+        with _sigterm_like_ctrl_c():
+            return options.run(options)
+    except KeyboardInterrupt as stopped:
+        notes = getattr(stopped, "__notes__", [])
+        print("\nStopped.", *notes, file=sys.stderr)
+        return 143 if isinstance(stopped, Terminated) else 130
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: everything that tidies up after Ctrl-C does so then too."""
+
+
+@contextlib.contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    def terminated(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # others may not set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,47 +112,34 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-# What our own messages about options start with; anything else is a fault, and its trace is wanted.
-EXPLAINED = ("expected --model", "resume:", "data:", "model:", "recipe:", "width:", "image_size:",
-             "variant:", "init:", "num_classes:")  # fmt: skip
-
-
 def _add_train(commands) -> None:
     command = commands.add_parser("train", help="train a network by name on a data set by name")
-    command.add_argument(
-        "--model", help="lenet5, lenet5:1998, alexnet, alexnet:caffenet, vgg11 ... or torchvision's"
-    )
-    command.add_argument(
-        "--data", help="digits, photographs, mnist, fashion_mnist, cifar10, cifar100, or a folder"
-    )
-    command.add_argument(
-        "--recipe", help="a preset: adamw, lenet5, alexnet, vgg, alexnet-small, vgg-small"
-    )
-    command.add_argument(
-        "--layers", choices=["cnn_ext", "torch"], default="cnn_ext", help="whose: cnn_ext"
-    )
-    command.add_argument("--width", type=float, default=1.0, help="of alexnet and vgg")
-    command.add_argument("--image-size", type=_positive, help="of the squares that the network sees")
-    command.add_argument("--epochs", type=_positive, help="instead of the recipe's")
-    command.add_argument("--batch-size", type=_positive, help="of each process")
-    command.add_argument("--learning-rate", type=float, help="instead of the recipe's")
-    command.add_argument("--seed", type=int, default=0, help="of all random numbers: 0")
-    command.add_argument(
-        "--precision", default="32-true", help="as Lightning has it: bf16-mixed, 64-true"
-    )
-    command.add_argument("--compile", action="store_true", help="with torch.compile")
-    command.add_argument(
-        "--ten-crop", action="store_true", help="evaluate on ten crops of each image too"
-    )
-    command.add_argument("--accelerator", default="auto", help="cpu, gpu: as Lightning has it")
-    command.add_argument("--devices", type=_positive, default=1, help="processes of each host")
-    command.add_argument("--nodes", type=_positive, default=1, help="hosts, started by torchrun")
-    command.add_argument("--workers", type=int, default=0, help="processes that read images")
-    command.add_argument("--downloads", default="data", help="where data sets are kept: data")
+    # What is not given has no attribute: a resumed run has its own options, and those alone.
+    option = functools.partial(command.add_argument, default=argparse.SUPPRESS)
+    option("--model", help="lenet5, lenet5:1998, alexnet, alexnet:caffenet, vgg11 ... or torchvision's")
+    option("--data", help="digits, photographs, mnist, fashion_mnist, cifar10, cifar100, or a folder")
+    option("--recipe", help="a preset: adamw, lenet5, alexnet, vgg, alexnet-small, vgg-small")
+    option("--layers", choices=["cnn_ext", "torch"], help="whose: cnn_ext")
+    option("--width", type=_positive_number, help="of alexnet and vgg")
+    option("--image-size", type=_positive, help="of the squares that the network sees")
+    option("--epochs", type=_positive, help="instead of the recipe's")
+    option("--batch-size", type=_positive, help="of each process")
+    option("--learning-rate", type=_positive_number, help="instead of the recipe's")
+    option("--seed", type=int, help="of all random numbers: 0")
+    option("--precision", help="as Lightning has it: 32-true (the default), bf16-mixed, 64-true")
+    option("--compile", action="store_true", help="with torch.compile")
+    option("--ten-crop", action="store_true", help="evaluate on ten crops of each image too")
+    option("--accelerator", help="cpu, gpu: as Lightning has it")
+    option("--devices", type=_positive, help="processes of each host: 1")
+    option("--nodes", type=_positive, help="hosts, started by torchrun: 1")
+    option("--workers", type=_natural, help="processes that read images: 0")
+    option("--downloads", help="where data sets are kept: data")
     command.add_argument("--out", type=Path, default=Path("runs/train"), help="default: runs/train")
-    command.add_argument(
+    place = command.add_mutually_exclusive_group()
+    place.add_argument(
         "--resume", action="store_true", help="continue the run in --out, with the options it has there"
     )
+    place.add_argument("--overwrite", action="store_true", help="begin anew in place of a run in --out")
     command.add_argument("--json", action="store_true", help="print the report as JSON, and no bars")
     command.set_defaults(run=_train)
 
@@ -212,33 +235,71 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     try:
-        from cnn_ext.training import train
+        from cnn_ext.training import folder, report, train
     except ModuleNotFoundError as missing:
         return _needs(missing)
-    fields = train.Options.__dataclass_fields__
-    chosen = {key: value for key, value in vars(options).items() if key in fields}
+    status = 0
     try:
-        if options.resume:
-            kept = options.out / "options.json"
-            if not kept.exists():
-                raise ValueError(f"resume: there is no run in {str(options.out)!r}")
-            chosen = json.loads(kept.read_text())
-        elif not (options.model and options.data):
-            raise ValueError("expected --model and --data, or --resume")
-        report = train.run(train.Options(**chosen), options.out, options.resume, not options.json)
-    except (ValueError, RuntimeError) as error:
-        if not str(error).startswith(EXPLAINED):
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is the report's alone
+            found = train.run(
+                _asked(options), options.out, options.resume, not options.json,
+                overwrite=options.overwrite,
+            )  # fmt: skip
+    except folder.DivergedError as error:
+        found, status = error.report, 1
+        if train.is_first_process():
+            _complain("train", str(error), error)
+    except (ValueError, RuntimeError, OSError) as error:
+        sentence = _sentence(error, train.Options.__dataclass_fields__)
+        if sentence is None:
             raise
-        print(f"cnn-ext train: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        print(json.dumps(report))
-    else:
-        print(f"\ntest accuracy {report['accuracy']:.2%}", end="")
-        ten = report.get("ten_crop_accuracy")
-        print(f", over ten crops {ten:.2%}" if ten is not None else "")
-        print(f"Written: {options.out}")
-    return 0
+        wrong_usage = isinstance(error, ValueError)  # which every process finds, and one tells
+        if train.is_first_process() or not wrong_usage:
+            _complain("train", sentence, error)
+        return 2 if wrong_usage else 1
+    if not train.is_first_process():  # the first has all to say; Lightning would kill it if this failed
+        return 0
+    print(report.strict_json(found) if options.json else _summary(found, options.out))
+    return status
+
+
+def _sentence(error: Exception, options: Iterable[str]) -> str | None:
+    """What to tell about an error; None if it is a fault, whose trace is wanted.
+
+    Our own messages begin with the name of an option.
+    """
+    text = str(error)
+    if text.startswith("Caught "):  # a worker process sends its whole trace as the message
+        text = text.strip().rpartition("\n")[2].partition(": ")[2]
+    if "out of memory" in text or "can't allocate memory" in text:
+        reason = text.partition("\n")[0]
+        return f"batch_size: too much for the memory; take a smaller one, or smaller images ({reason})"
+    ours = text.partition(":")[0] in (*options, "out", "resume", "init", "variant", "num_classes")
+    return text if ours or isinstance(error, OSError) else None
+
+
+def _complain(command: str, sentence: str, error: BaseException) -> None:
+    """One sentence, and what the error has noted beside it."""
+    print(f"cnn-ext {command}: {sentence}", *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
+
+
+def _asked(options: argparse.Namespace) -> Options:
+    """A new run's options, or those of the run in the folder with what was asked for instead."""
+    from cnn_ext.training import folder, train
+
+    chosen = {key: v for key, v in vars(options).items() if key in train.Options.__dataclass_fields__}
+    if options.resume:
+        return replace(train.from_record(folder.RunFolder(options.out).record()), **chosen)
+    if not {"model", "data"} <= chosen.keys():
+        raise ValueError("model: expected --model and --data, or --resume")
+    return train.Options(**chosen)
+
+
+def _summary(report: dict[str, Any], out: Path) -> str:
+    accuracies = [f"test accuracy {report['accuracy']:.2%}"] if report["accuracy"] is not None else []
+    if report.get("ten_crop_accuracy") is not None:
+        accuracies.append(f"over ten crops {report['ten_crop_accuracy']:.2%}")
+    return "\n".join(filter(None, ["", ", ".join(accuracies), f"Written: {out}"]))
 
 
 def _positive(text: str) -> int:
@@ -247,7 +308,23 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _natural(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
+def _positive_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return number
+
+
 def _doctor(options: argparse.Namespace) -> int:
+    from cnn_ext import doctor
+
     if options.json:
         facts = doctor.facts()
         print(json.dumps({**facts, "problems": list(doctor.problems(facts))}, indent=1))

@@ -95,7 +95,7 @@ class Report:
 
     def to_json(self) -> str:
         """:meth:`to_dict` as text; an error that is not a number is null."""
-        return json.dumps(_finite(self.to_dict()), indent=1)
+        return strict_json(self.to_dict(), indent=1)
 
     def to_dataframe(self):
         """The rows as a pandas data frame."""
@@ -200,8 +200,17 @@ def _flat(ours: Measured, theirs: Measured) -> dict[str, Any]:
     return {**asdict(ours), **{f"torch_{key}": value for key, value in asdict(theirs).items()}}
 
 
+def strict_json(value, indent: int | None = None) -> str:
+    """As JSON, which has neither NaN nor infinity: both become null.
+
+    Example:
+        >>> strict_json({"losses": [0.5, float("nan")]})
+        '{"losses": [0.5, null]}'
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
 def _finite(value):
-    """JSON has neither NaN nor infinity."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
