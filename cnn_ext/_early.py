@@ -1,9 +1,10 @@
-"""Answers ``--help`` and wrong usage before torch is loaded, which takes seconds.
+"""Answers ``--help``, wrong usage and Ctrl-C while torch is not yet loaded, which takes seconds.
 
 ``python -m cnn_ext`` and the script ``cnn-ext`` import this package before any line of the command line
 runs, and so this is the place.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -28,7 +29,15 @@ def is_command_line(argv: list[str], interpreter: list[str]) -> bool:
     return bool(argv) and Path(argv[0]).stem == "cnn-ext"
 
 
+def stop(number: int, frame: object) -> None:
+    """Ctrl-C before the command has begun: there is nothing to tidy up, nor a trace worth reading."""
+    print("\nStopped.", file=sys.stderr)
+    sys.exit(130)
+
+
 if is_command_line(getattr(sys, "argv", []), sys.orig_argv):
     from cnn_ext import cli
 
     cli.parser().parse_args()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not so under nohup
+        signal.signal(signal.SIGINT, stop)

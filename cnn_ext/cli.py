@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import functools
 import json
-import math
 import signal
 import sys
 import threading
@@ -18,6 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cnn_ext import _early
 
 if TYPE_CHECKING:
     from cnn_ext.training.options import Options
@@ -34,12 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
-        with _sigterm_like_ctrl_c():
+        with _stoppable():
             return options.run(options)
     except KeyboardInterrupt as stopped:
         notes = getattr(stopped, "__notes__", [])
         print("\nStopped.", *notes, file=sys.stderr)
         return 143 if isinstance(stopped, Terminated) else 130
+    except OSError as error:  # no place, no right, no space: not a fault of ours
+        print(f"cnn-ext: {error}", file=sys.stderr)
+        return 1
 
 
 class Terminated(KeyboardInterrupt):
@@ -47,14 +51,20 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def _sigterm_like_ctrl_c() -> Iterator[None]:
+def _stoppable() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, unless somebody has decided otherwise."""
+
     def terminated(number: int, frame: object) -> None:
         raise Terminated
 
     if threading.current_thread() is not threading.main_thread():  # others may not set handlers
         yield
         return
-    before = signal.signal(signal.SIGTERM, terminated)
+    if signal.getsignal(signal.SIGINT) is _early.stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminated)
     try:
         yield
     finally:
@@ -100,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("model", help="of cnn_ext.models or of torchvision, such as vgg16 or resnet50")
     command.add_argument("--batch", type=_positive, default=1, help="images at once: 1")
-    command.add_argument("--size", type=_positive, default=224, help="of the square images: 224")
+    command.add_argument("--size", type=_positive, help="of the square images: 224, of lenet5 32")
     command.add_argument("--rounds", type=_positive, default=5, help="timed runs of each layer: 5")
     command.add_argument("--html", type=Path, help="write the table there")
     command.add_argument("--picture", type=Path, help="draw errors and times there")
@@ -120,11 +130,11 @@ def _add_train(commands) -> None:
     option("--data", help="digits, photographs, mnist, fashion_mnist, cifar10, cifar100, or a folder")
     option("--recipe", help="a preset: adamw, lenet5, alexnet, vgg, alexnet-small, vgg-small")
     option("--layers", choices=["cnn_ext", "torch"], help="whose: cnn_ext")
-    option("--width", type=_positive_number, help="of alexnet and vgg")
+    option("--width", type=float, help="of alexnet and vgg")
     option("--image-size", type=_positive, help="of the squares that the network sees")
     option("--epochs", type=_positive, help="instead of the recipe's")
     option("--batch-size", type=_positive, help="of each process")
-    option("--learning-rate", type=_positive_number, help="instead of the recipe's")
+    option("--learning-rate", type=float, help="instead of the recipe's")
     option("--seed", type=int, help="of all random numbers: 0")
     option("--precision", help="as Lightning has it: 32-true (the default), bf16-mixed, 64-true")
     option("--compile", action="store_true", help="with torch.compile")
@@ -132,7 +142,7 @@ def _add_train(commands) -> None:
     option("--accelerator", help="cpu, gpu: as Lightning has it")
     option("--devices", type=_positive, help="processes of each host: 1")
     option("--nodes", type=_positive, help="hosts, started by torchrun: 1")
-    option("--workers", type=_natural, help="processes that read images: 0")
+    option("--workers", type=int, help="processes that read images: 0")
     option("--downloads", help="where data sets are kept: data")
     command.add_argument("--out", type=Path, default=Path("runs/train"), help="default: runs/train")
     place = command.add_mutually_exclusive_group()
@@ -308,20 +318,6 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _natural(text: str) -> int:
-    return 0 if text == "0" else _positive(text)
-
-
-def _positive_number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
-    return number
-
-
 def _doctor(options: argparse.Namespace) -> int:
     from cnn_ext import doctor
 
@@ -344,21 +340,25 @@ def _compare(options: argparse.Namespace) -> int:
     try:
         import torch
 
+        from cnn_ext.training import networks
         from cnn_ext.training.compare import compare
-        from cnn_ext.training.networks import build
     except ModuleNotFoundError as missing:
         return _needs(missing)
+    size = options.size or (32 if options.model.startswith("lenet5") else 224)
     try:
-        model, channels = build(options.model, image_size=options.size)
+        model, channels = networks.build(options.model, image_size=size)
+        networks.check(model, options.model, channels, size)
     except ValueError as error:
-        print(f"cnn-ext compare: {error}", file=sys.stderr)
+        _complain("compare", str(error), error)
         return 2
     torch.manual_seed(0)
-    images = torch.randn(options.batch, channels, options.size, options.size)
+    images = torch.randn(options.batch, channels, size, size)
     report = compare(model, images, rounds=options.rounds)
     if options.html:
+        options.html.parent.mkdir(parents=True, exist_ok=True)
         options.html.write_text(report._repr_html_())
     if options.picture:
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
         report.plot().savefig(options.picture, dpi=110)
     print(report.to_json() if options.json else report)
     return 0
@@ -367,13 +367,16 @@ def _compare(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     try:
         from cnn_ext.training import demo
+        from cnn_ext.training.report import strict_json
     except ModuleNotFoundError as missing:
         return _needs(missing)
-    report = demo.run(options.out, options.variant, options.epochs, options.seed)
-    print()
-    print(json.dumps(report) if options.json else demo.table(report))
-    if not options.json:
-        print(f"\nWritten: {options.out / 'demo.json'} and {options.out / 'demo.png'}")
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        report = demo.run(options.out, options.variant, options.epochs, options.seed)
+    if options.json:
+        print(strict_json(report))
+        return 0
+    print(f"\n{demo.table(report)}")
+    print(f"\nWritten: {options.out / 'demo.json'} and {options.out / 'demo.png'}")
     return 0
 
 

@@ -27,6 +27,7 @@ from cnn_ext.training.report import strict_json
 OPTIONS, CHECKPOINT, REPORT = "options.json", "last.ckpt", "report.json"
 PICTURES = ("confusion.png", "mistakes.png")
 LOGS = ("csv", "tensorboard")
+PATIENCE = 10  # seconds; processes that load images outlive a parent that was killed by five
 
 
 class RunError(RuntimeError):
@@ -109,8 +110,7 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keeps other processes out. The operating system opens it when the process ends."""
         self.path.mkdir(parents=True, exist_ok=True)
-        # Workers that load images hold it for up to five seconds after their parent was killed.
-        lock = FileLock(self.path / ".lock", timeout=10)
+        lock = FileLock(self.path / ".lock", timeout=PATIENCE)
         try:
             lock.acquire()
         except Timeout:

@@ -71,12 +71,25 @@ def check(model: torch.nn.Module, name: str, channels: int, size: int, batch: in
         reason = str(error).partition("\n")[0]
         many = f" in batches of {batch}" if batch < 2 else ""
         raise ValueError(
-            f"image_size: {name} cannot take images of {size} x {size}{many} ({reason})"
+            f"image_size: {name} cannot take images of {size} x {size}{many}{_hint(name, size)}: {reason}"
         ) from error
     if len(shape) != 2:
         raise ValueError(
             f"image_size: of images of {size} x {size}, {name} makes {shape} instead of (N, classes)"
         )
+
+
+def _hint(name: str, size: int) -> str:
+    """What is known of the sizes that a network takes, for a sentence on one that it does not."""
+    if name.startswith("lenet5"):
+        return ", only of 32 x 32"
+    import torchvision.models as theirs
+
+    if name not in theirs.list_models(module=theirs):
+        return ""
+    meta = theirs.get_model_weights(name).DEFAULT.meta  # type: ignore[attr-defined]
+    smallest = max(meta.get("min_size", (0,)))
+    return f" (torchvision names {smallest} x {smallest} as its smallest)" if size < smallest else ""
 
 
 def _taken(builder, arguments: dict) -> dict:

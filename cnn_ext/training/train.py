@@ -194,9 +194,9 @@ def run(
     if trainer.is_global_zero and not resume:
         place.check_free(overwrite)
     data = images.load(options.data, Path(options.downloads))
-    _check_data(data, options, trainer.world_size)
-    size = options.image_size or max(data.size, 64 if options.family == "alexnet" else 32)
+    size = options.image_size or _own_size(options, data)
     model, channels = network(options, len(data.classes), size)
+    _check_data(data, options, trainer.world_size)
     networks.check(model, options.model, channels, size, min(2, options.full_recipe().batch_size))
     guard.record = _record(options, size, data, saved)
     with place.lock() if trainer.is_global_zero else contextlib.nullcontext():
@@ -291,6 +291,13 @@ def _record(
     if saved and (found := changes(saved, record)):
         raise ValueError(f"resume: {options.data!r} is not what the run began with: {found}")
     return record
+
+
+def _own_size(options: Options, data: images.Images) -> int:
+    """The data set's, unless the network has a smallest or an only one."""
+    if options.family == "lenet5":
+        return 32
+    return max(data.size, 64 if options.family == "alexnet" else 32)
 
 
 def _check_data(data: images.Images, options: Options, processes: int) -> None:

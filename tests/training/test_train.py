@@ -19,58 +19,22 @@ from cnn_ext.training.images import Images
 from cnn_ext.training.recipes import RECIPES, Recipe
 from cnn_ext.training.seeds import Augmented, SeededSampler, derive
 
+pytestmark = pytest.mark.usefixtures("tiny", "one_thread")
 OPTIONS = train.Options(model="alexnet", data="tiny", recipe="alexnet-small", width=1 / 16, epochs=3,
                         batch_size=8, image_size=64, accelerator="cpu", seed=3)  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    """Forty noise images of two classes, one of them brighter; no colour statistics."""
-    images = torch.randint(0, 200, (40, 3, 72, 72), dtype=torch.uint8)
-    labels = torch.arange(40) % 2
-    images += (50 * labels).view(-1, 1, 1, 1).byte()
-    data = Images(TensorDataset(images[:24], labels[:24]), TensorDataset(images[24:], labels[24:]),
-                  ("dark", "bright"), 3, 64, mirror=True)  # fmt: skip
-    monkeypatch.setattr(train.images, "load", lambda name, folder: data)
-    plain = {name: replace(recipe, color_pca=False) for name, recipe in RECIPES.items()}
-    monkeypatch.setattr(train.recipes, "RECIPES", plain)
-    return data
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Beside another test process, more threads than cores wait for each other in small layers."""
-    torch.set_num_threads(1)
-
-
-class PowerCutError(Exception):
-    pass
-
-
-def interrupt_in_epoch(monkeypatch, epoch, step):
-    """The second epoch stops in its middle, as by a power cut."""
-    before = Classifier.training_step
-
-    def training_step(self, batch, index):
-        if (self.current_epoch, index) == (epoch, step):
-            raise PowerCutError
-        return before(self, batch, index)
-
-    monkeypatch.setattr(Classifier, "training_step", training_step)
-    return lambda: monkeypatch.setattr(Classifier, "training_step", before)
 
 
 def weights(folder):
     return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(tmp_path, monkeypatch):
+def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(tmp_path, cut):
     whole = train.run(OPTIONS, tmp_path / "whole", progress=False)
-    go_on = interrupt_in_epoch(monkeypatch, 1, 1)
-    with pytest.raises(PowerCutError):
+    cut(epoch=1, step=1)
+    with pytest.raises(cut.error):
         train.run(OPTIONS, tmp_path / "cut", progress=False)
     after_one_epoch = weights(tmp_path / "cut")
-    go_on()
+    cut()
     torch.manual_seed(99)  # another process would have other random numbers
     resumed = train.run(OPTIONS, tmp_path / "cut", resume=True, progress=False)
     assert resumed["losses"] == whole["losses"]  # the epoch that was cut is repeated
@@ -80,12 +44,12 @@ def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(tmp_path, monkeypatch
     assert any(not torch.equal(value, ends[1][key]) for key, value in after_one_epoch.items())
 
 
-def test_a_run_cut_in_its_first_epoch_starts_again(tmp_path, monkeypatch):
+def test_a_run_cut_in_its_first_epoch_starts_again(tmp_path, cut):
     one_epoch = replace(OPTIONS, epochs=1)
-    go_on = interrupt_in_epoch(monkeypatch, 0, 1)
-    with pytest.raises(PowerCutError):
+    cut(epoch=0, step=1)
+    with pytest.raises(cut.error):
         train.run(one_epoch, tmp_path / "cut", progress=False)
-    go_on()
+    cut()
     resumed = train.run(one_epoch, tmp_path / "cut", resume=True, progress=False)
     whole = train.run(one_epoch, tmp_path / "whole", progress=False)
     assert resumed["losses"] == whole["losses"]
