@@ -1,5 +1,6 @@
 """A data set so small that a run takes a second."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -10,18 +11,33 @@ from cnn_ext.training import recipes, train
 from cnn_ext.training.images import Images
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    """Forty noise images of two classes, one of them brighter; no colour statistics."""
-    images = torch.randint(0, 200, (40, 3, 72, 72), dtype=torch.uint8)
-    labels = torch.arange(40) % 2
+def noise(count=24, classes=("dark", "bright")):
+    """Noise images of two classes, one of them brighter: so many to learn from, sixteen to test on."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 200, (count + 16, 3, 72, 72), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(count + 16) % 2
     images += (50 * labels).view(-1, 1, 1, 1).byte()
-    data = Images(TensorDataset(images[:24], labels[:24]), TensorDataset(images[24:], labels[24:]),
-                  ("dark", "bright"), 3, 64, mirror=True)  # fmt: skip
-    monkeypatch.setattr(train.images, "load", lambda name, folder: data)
-    plain = {name: replace(recipe, color_pca=False) for name, recipe in recipes.RECIPES.items()}
-    monkeypatch.setattr(recipes, "RECIPES", plain)
-    return data
+    parts = (TensorDataset(images[part], labels[part]) for part in (slice(count), slice(count, None)))
+    return Images(*parts, classes, 3, 64, mirror=True)
+
+
+@pytest.fixture(scope="session")
+def loads_tiny():
+    """``loads_tiny(monkeypatch, data)``: any name loads these; colour statistics are left out."""
+
+    def loads_tiny(monkeypatch, data):
+        monkeypatch.setattr(train.images, "load", lambda name, folder: data)
+        plain = {name: replace(recipe, color_pca=False) for name, recipe in recipes.RECIPES.items()}
+        monkeypatch.setattr(recipes, "RECIPES", plain)
+        return data
+
+    return loads_tiny
+
+
+@pytest.fixture
+def tiny(monkeypatch, loads_tiny):
+    """Every data set is forty noise images."""
+    return loads_tiny(monkeypatch, noise())
 
 
 @pytest.fixture
@@ -34,18 +50,22 @@ class PowerCutError(Exception):
     """Stops a run as a power cut does."""
 
 
-@pytest.fixture
-def cut(monkeypatch):
-    """``cut(epoch, step)`` stops the next runs there; ``cut()`` lets them go on."""
-    before = train.Classifier.training_step
+@pytest.fixture(scope="session")
+def power_cut():
+    """``with power_cut(epoch, step):`` stops a run there."""
 
-    def cut(epoch=None, step=None):
+    @contextlib.contextmanager
+    def power_cut(epoch, step=1):
+        before = train.Classifier.training_step
+
         def training_step(self, batch, index):
             if (self.current_epoch, index) == (epoch, step):
                 raise PowerCutError
             return before(self, batch, index)
 
-        monkeypatch.setattr(train.Classifier, "training_step", training_step)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train.Classifier, "training_step", training_step)
+            with pytest.raises(PowerCutError):
+                yield
 
-    cut.error = PowerCutError
-    return cut
+    return power_cut
