@@ -1,6 +1,9 @@
 """The command line and the doctor."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import numpy
 import pytest
@@ -11,6 +14,7 @@ from cnn_ext import cli, doctor
 from cnn_ext._native import _C
 from cnn_ext.transforms import ColorPCA
 
+COMMANDS = ("bench", "compare", "demo", "doctor", "fit-pca", "train")
 WELL = {
     "threads of torch": 2,
     "threads of cnn_ext": 2,
@@ -80,10 +84,42 @@ def test_a_wrong_command_is_explained(arguments, capsys):
 
 
 def test_every_command_has_help(capsys):
-    for command in ("bench", "demo", "doctor", "fit-pca", "compare", "train"):
+    for command in COMMANDS:
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])
         assert stopped.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["--help"], 0), *(([command, "--help"], 0) for command in COMMANDS), (["fly"], 2), ([], 2),
+     (["train", "--epochs", "0"], 2), (["train", "--resume", "--overwrite"], 2)],
+    ids=str,
+)  # fmt: skip
+def test_help_and_wrong_usage_do_not_wait_for_torch(arguments, status):
+    command = [sys.executable, "-X", "importtime", "-m", "cnn_ext", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == status
+    assert "usage: cnn-ext" in done.stdout + done.stderr
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "argparse" in loaded
+    assert not loaded & {"torch", "numpy", "lightning", "torchvision", "matplotlib"}
+
+
+def test_ctrl_c_while_torch_loads_leaves_no_trace():
+    command = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "cnn_ext", "doctor"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stderr is not None
+    for line in command.stderr:
+        if line.rpartition("|")[2].strip().startswith("torch."):  # a part of it is loaded
+            command.send_signal(signal.SIGINT)
+            break
+    rest = [line for line in command.stderr if not line.startswith("import time:")]
+    assert command.wait() == 130
+    assert [line.strip() for line in rest if line.strip()] == ["Stopped."]
 
 
 @pytest.fixture
