@@ -148,7 +148,8 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            damaged = zipfile.ZipFile(path).testzip()  # torch does not look at the checksums
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch does not look at the checksums
             content = None if damaged else torch.load(path, map_location="meta", weights_only=True)
         except Exception as error:  # whatever a broken file makes the readers raise
             raise self._broken(CHECKPOINT, error, "--overwrite begins anew") from error

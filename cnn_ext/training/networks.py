@@ -70,9 +70,8 @@ def check(model: torch.nn.Module, name: str, channels: int, size: int, batch: in
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         many = f" in batches of {batch}" if batch < 2 else ""
-        raise ValueError(
-            f"image_size: {name} cannot take images of {size} x {size}{many}{_hint(name, size)}: {reason}"
-        ) from error
+        images_of = f"images of {size} x {size}{many}{_hint(name, size)}"
+        raise ValueError(f"image_size: {name} cannot take {images_of}: {reason}") from error
     if len(shape) != 2:
         raise ValueError(
             f"image_size: of images of {size} x {size}, {name} makes {shape} instead of (N, classes)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -122,44 +122,40 @@ def from_record(record: Mapping[str, Any]) -> Options:
         raise ValueError(f"resume: options.json has what this version cannot use: {error}") from error
 
 
-def continued(asked: Options, saved: Options, say: Callable[[str], None]) -> Options:
+def continued(asked: Options, saved: Options) -> Options:
     """The options of a run that goes on: its own, but for those that change nothing of what it learns.
-
-    Args:
-        asked: for this call.
-        saved: of the run.
-        say: gets a sentence on options that are now others.
 
     Raises:
         ValueError: others were asked for; the message names each and both values.
     """
     given = {name: value for name, value in asdict(asked.resolved()).items() if value is not None}
-    if found := changes(asdict(saved), given):
+    if others := changes(asdict(saved), given):
         raise ValueError(
-            f"resume: the run has other options: {found}; leave them out, or begin another run with "
+            f"resume: the run has other options: {others}; leave them out, or begin another run with "
             "another --out"
         )
-    free = {name: given[name] for name in FREE}
-    if told := _told(asdict(saved), free):
-        say(f"The run goes on with other options: {told}.")
-    return replace(saved, **free)
+    return replace(saved, **{name: given[name] for name in FREE})
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The options of ``now`` that change what is learnt and were others before, in words.
+def changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], names: Collection[str] | None = None
+) -> str:
+    """What was otherwise before, in words.
+
+    Args:
+        before, now: values by name.
+        names: to compare; all in ``now`` that change what is learnt if None.
 
     Example:
         >>> changes({"seed": 1, "workers": 0}, {"seed": 2, "workers": 4})
         'seed was 1 and is 2'
     """
-    return _told(before, {name: value for name, value in now.items() if name not in FREE})
-
-
-def _told(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    if names is None:
+        names = [name for name in now if name not in FREE]
     return ", ".join(
-        f"{name} was {before.get(name)!r} and is {value!r}"
-        for name, value in now.items()
-        if value != before.get(name)
+        f"{name} was {before.get(name)!r} and is {now[name]!r}"
+        for name in names
+        if now[name] != before.get(name)
     )
 
 

@@ -35,7 +35,7 @@ from cnn_ext.models.lenet5 import LeNet51998
 from cnn_ext.training import images, networks, recipes
 from cnn_ext.training.classifier import Classifier
 from cnn_ext.training.folder import REPORT, DivergedError, RunFolder, new_identity, whole_file
-from cnn_ext.training.options import Options, changes, continued, from_record
+from cnn_ext.training.options import FREE, Options, changes, continued, from_record
 from cnn_ext.training.seeds import Augmented, SeededSampler
 
 LAYERS = {"cnn_ext": cnn_ext.nn, "torch": torch.nn}
@@ -184,10 +184,13 @@ def run(
     place, saved = RunFolder(folder), None
     if resume:
         saved = place.record()
-        options = continued(options, from_record(saved), _say)
+        before = from_record(saved)
+        options = continued(options, before)
         if report := place.report(saved):
             _say(f"The run in {str(folder)!r} had ended; its report is {folder / REPORT}.")
             return _checked(report)
+        if others := changes(asdict(before), asdict(options), FREE):
+            _say(f"The run goes on with other options: {others}.")
     options, guard = options.resolved(), Guard()
     bars = [TQDMProgressBar(refresh_rate=5)] if progress else []
     trainer = _trainer(options, folder, [guard, *bars])
@@ -198,17 +201,17 @@ def run(
     model, channels = network(options, len(data.classes), size)
     _check_data(data, options, trainer.world_size)
     networks.check(model, options.model, channels, size, min(2, options.full_recipe().batch_size))
+    recipe = options.full_recipe()
+    module = ImageData(data, recipe, size, channels, options.seed, options.workers)
+    loss = LeNet5Loss() if isinstance(model, LeNet51998) else torch.nn.CrossEntropyLoss()
+    if options.compile:
+        model.compile()
+    classifier = Classifier(model, loss, recipe, options.seed)
     guard.record = _record(options, size, data, saved)
     with place.lock() if trainer.is_global_zero else contextlib.nullcontext():
         if trainer.is_global_zero:
             place.claim(guard.record, resume, overwrite)
         checkpoint = place.checkpoint(guard.record) if resume else None
-        recipe = options.full_recipe()
-        module = ImageData(data, recipe, size, channels, options.seed, options.workers)
-        loss = LeNet5Loss() if isinstance(model, LeNet51998) else torch.nn.CrossEntropyLoss()
-        if options.compile:
-            model.compile()
-        classifier = Classifier(model, loss, recipe, options.seed)
         with _told_how_to_continue(place), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice: workers, log intervals
             report, outputs, labels = _learn(trainer, classifier, module, checkpoint, options)
@@ -328,7 +331,8 @@ def _trainer(options: Options, folder: Path, callbacks: Sequence[Callback]) -> l
             f"nodes: {options.nodes} hosts have to be started by torchrun on each, and would wait for "
             "each other forever"
         )
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):  # what they tell is not about the run
+        logging.getLogger(name).setLevel(logging.ERROR)
     closes_each_epoch = ModelCheckpoint(
         folder, "last", save_on_train_epoch_end=True, enable_version_counter=False
     )
@@ -380,7 +384,7 @@ def _told_how_to_continue(place: RunFolder) -> Iterator[None]:
 
 def is_first_process() -> bool:
     """Whether this is the one of the run's processes that tells and writes."""
-    return rank_zero_only.rank == 0
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 @rank_zero_only
@@ -398,7 +402,7 @@ def _write(
     place: RunFolder, report: dict[str, Any], data: images.Images, outputs: torch.Tensor | None, labels
 ) -> None:
     """Pictures and report; the report last, so that a run that has one has ended."""
-    if report["accuracy"] is not None:
+    if outputs is not None and report["accuracy"] is not None:
         guesses = outputs.argmax(1)
         place.write_picture("confusion.png", visualize.confusion_matrix(labels, guesses, data.classes))
         wrong = (guesses != labels).nonzero().flatten()
