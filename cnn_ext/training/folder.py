@@ -163,7 +163,7 @@ class RunFolder:
 
     def how_to_continue(self) -> str:
         """What to type after the run was stopped."""
-        command = f"cnn-ext train --resume --out {shlex.quote(str(self.path))}"
+        command = f"python -m cnn_ext train --resume --out {shlex.quote(str(self.path))}"
         if (self.path / CHECKPOINT).exists():
             return f"To continue after the last whole epoch, type: {command}"
         return f"No epoch was finished. To begin it again, type: {command}"

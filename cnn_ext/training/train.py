@@ -51,7 +51,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch's writer turns the one into the other
             reason = str(error).partition("\n")[0]
-            raise OSError(f"{path} cannot be written ({reason}); the one before it is kept") from error
+            kept = "; the one before it is kept" if Path(path).exists() else ""
+            raise OSError(f"{path} cannot be written ({reason}){kept}") from error
 
     def load_checkpoint(self, path, map_location=None, weights_only=None) -> dict[str, Any]:
         """Tensors and plain values; nothing that runs code."""

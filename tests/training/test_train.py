@@ -388,12 +388,12 @@ def test_a_stopped_run_says_how_to_continue(number, status, epoch, told, tmp_pat
     printed = capsys.readouterr()
     assert printed.out == ""
     assert told in printed.err
-    command = f"cnn-ext train --resume --out '{place}'"
+    command = f"python -m cnn_ext train --resume --out '{place}'"
     assert command in printed.err
     assert "Traceback" not in printed.err
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert not list(place.rglob("*.part"))
-    assert cli.main([*shlex.split(command)[1:], "--json"]) == 0
+    assert cli.main([*shlex.split(command)[3:], "--json"]) == 0
     assert len(strict(capsys.readouterr().out)["losses"]) == 6
 
 
@@ -412,7 +412,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch, capsys):
         assert cli.main([*COMMAND, "--epochs", "2", "--out", str(tmp_path), "--json"]) == 1
     sentence, note = capsys.readouterr().err.splitlines()
     assert "last.ckpt cannot be written ([Errno 28] No space left on device)" in sentence
-    assert note.startswith("To continue after the last whole epoch, type: cnn-ext train --resume")
+    assert note.startswith("To continue after the last whole epoch, type: python -m cnn_ext train --resume")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
     assert not list(tmp_path.rglob("*.part"))
     assert cli.main(["train", "--resume", "--out", str(tmp_path)]) == 0
