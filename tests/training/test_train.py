@@ -412,7 +412,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch, capsys):
         assert cli.main([*COMMAND, "--epochs", "2", "--out", str(tmp_path), "--json"]) == 1
     sentence, note = capsys.readouterr().err.splitlines()
     assert "last.ckpt cannot be written ([Errno 28] No space left on device)" in sentence
-    assert note.startswith("To continue after the last whole epoch, type: python -m cnn_ext train --resume")
+    assert note.startswith(
+        "To continue after the last whole epoch, type: python -m cnn_ext train --resume"
+    )
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
     assert not list(tmp_path.rglob("*.part"))
     assert cli.main(["train", "--resume", "--out", str(tmp_path)]) == 0
