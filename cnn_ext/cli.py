@@ -144,6 +144,7 @@ def _add_train(commands) -> None:
     option("--nodes", type=_positive, help="hosts, started by torchrun: 1")
     option("--workers", type=int, help="processes that read images: 0")
     option("--downloads", help="where data sets are kept: data")
+    option("--skip-broken", action="store_true", help="go on without images that cannot be read")
     command.add_argument("--out", type=Path, default=Path("runs/train"), help="default: runs/train")
     place = command.add_mutually_exclusive_group()
     place.add_argument(
@@ -263,12 +264,15 @@ def _train(options: argparse.Namespace) -> int:
         sentence = _sentence(error, train.Options.__dataclass_fields__)
         if sentence is None:
             raise
-        wrong_usage = isinstance(error, ValueError)  # which every process finds, and one tells
-        if train.is_first_process() or not wrong_usage:
+        wrong_usage = isinstance(error, ValueError) and not hasattr(error, "__notes__")
+        if train.is_first_process() or not wrong_usage:  # which every process finds, and one tells
             _complain("train", sentence, error)
         return 2 if wrong_usage else 1
     if not train.is_first_process():  # the first has all to say; Lightning would kill it if this failed
         return 0
+    if found["left_out"]:
+        print(f"{len(found['left_out'])} images are left out:", *found["left_out"], sep="\n",
+              file=sys.stderr)  # fmt: skip
     print(report.strict_json(found) if options.json else _summary(found, options.out))
     return status
 
@@ -395,6 +399,6 @@ def _fit_pca(options: argparse.Namespace) -> int:
         print(wrong, file=sys.stderr)
         return 1
     print(json.dumps(report, indent=1) if options.json else colors.table(report))
-    for path in report["unreadable"]:
-        print(f"left out, unreadable: {path}", file=sys.stderr)
+    for path, reason in zip(report["unreadable"], report["reasons"], strict=True):
+        print(f"left out, unreadable: {path} ({reason.partition(': ')[2]})", file=sys.stderr)
     return 0

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
-import PIL.Image
 import torch
 from torch import Tensor
 
-from cnn_ext.transforms import ColorPCA
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
+from cnn_ext.training import files
+from cnn_ext.transforms import ColorPCA, pixels
 
 
 class Folder(Sequence):
     """The images of a folder and of all folders inside, as RGB, in the order of their paths.
 
-    What cannot be read is left out and listed in ``unreadable``.
+    Args:
+        folder: searched as :func:`cnn_ext.training.files.find` does.
+        read: gives the image of a path.
+
+    What cannot be read is left out; ``unreadable`` has its path and the reason.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        self.unreadable: list[Path] = []
+    def __init__(self, folder: Path, read: Callable[[Path], Tensor] = files.read_bytes) -> None:
+        self.paths = files.find(folder) if folder.exists() else []
+        self.read = read
+        self.unreadable: dict[Path, str] = {}
         if not self.paths:
             raise ValueError(f"{folder}: expected a folder with images, found none")
 
@@ -32,22 +34,18 @@ class Folder(Sequence):
         return len(self.paths)
 
     def __getitem__(self, index):
-        """(3, H, W), uint8; without a pixel where the file cannot be read."""
+        """(3, H, W); without a pixel where the file cannot be read."""
         try:
-            with PIL.Image.open(self.paths[index]) as image:
-                pixels = numpy.array(image.convert("RGB"))
-        except (OSError, SyntaxError):  # PIL raises either for broken files
-            self.unreadable.append(self.paths[index])
-            pixels = numpy.zeros((0, 0, 3), dtype=numpy.uint8)
-        return torch.from_numpy(pixels).movedim(-1, -3)
+            return self.read(self.paths[index])
+        except files.BrokenImageError as error:
+            self.unreadable[self.paths[index]] = str(error)
+            return torch.zeros(3, 0, 0, dtype=torch.uint8)
 
     def first(self, count: int) -> Iterator[Tensor]:
-        """Images to look at, spread over the folder."""
-        step = max(1, len(self) // count)
-        for index in range(0, len(self), step)[:count]:
-            image = self[index]
-            if image.numel():
-                yield image
+        """Images to look at, uint8, spread over those of the folder that can be read."""
+        readable = [i for i, path in enumerate(self.paths) if path not in self.unreadable]
+        for index in readable[:: max(1, len(readable) // count)][:count]:
+            yield pixels.to_bytes(self[index])
 
 
 def run(folder: Path, out: Path, show: bool = False) -> dict:
@@ -58,8 +56,14 @@ def run(folder: Path, out: Path, show: bool = False) -> dict:
         out: gets what :meth:`ColorPCA.load` reads.
         show: whether to draw the picture.
     """
-    images = Folder(folder)
-    pca = ColorPCA.fit(images, source=str(folder))
+    images = Folder(folder, files.read)  # 16 bits are fitted as 16 bits
+    try:
+        pca = ColorPCA.fit(images, source=str(folder))
+    except ValueError:
+        if len(images.unreadable) < len(images):
+            raise
+        reason = next(iter(images.unreadable.values()))
+        raise ValueError(f"{folder}: none of {len(images)} images can be read; {reason}") from None
     unreadable = [str(path) for path in images.unreadable]
     out.parent.mkdir(parents=True, exist_ok=True)
     pca.save(out)
@@ -68,6 +72,7 @@ def run(folder: Path, out: Path, show: bool = False) -> dict:
         "folder": str(folder),
         "images": len(images) - len(unreadable),
         "unreadable": unreadable,
+        "reasons": list(images.unreadable.values()),
         "pixels": pca.count,
         "mean": pca.mean.tolist(),
         "eigenvalues": pca.eigenvalues.tolist(),

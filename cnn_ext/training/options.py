@@ -15,8 +15,9 @@ PRECISIONS = (
     "transformer-engine-float16",
 )  # fmt: skip
 SHORT = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # Lightning's too
-# What may be otherwise when a run is continued: none of these changes what is learnt.
-FREE = ("accelerator", "downloads", "ten_crop", "workers")
+# What may be otherwise when a run is continued: how it computes, and which images can be read.
+FREE = ("accelerator", "downloads", "skip_broken", "ten_crop", "workers")
+COUNTS = ("training_images", "test_images")  # fewer where broken images are left out from now on
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Options:
     accelerator: str = "auto"
     workers: int = 0
     downloads: str = "data"
+    skip_broken: bool = False
 
     def __post_init__(self) -> None:
         for name in ("model", "data", "accelerator", "downloads"):
@@ -59,7 +61,7 @@ class Options:
             self._expect(name, "a positive integer", lambda v: isinstance(v, int) and v > 0)
         for name in ("learning_rate", "width"):
             self._expect(name, "a positive number", _positive)
-        for name in ("compile", "ten_crop"):
+        for name in ("compile", "skip_broken", "ten_crop"):
             self._expect(name, "true or false", lambda v: isinstance(v, bool))
         self._expect("workers", "no or some processes", lambda v: isinstance(v, int) and v >= 0)
         # what torch.manual_seed takes
@@ -144,14 +146,14 @@ def changes(
 
     Args:
         before, now: values by name.
-        names: to compare; all in ``now`` that change what is learnt if None.
+        names: to compare; all in ``now`` but :data:`FREE` and :data:`COUNTS` if None.
 
     Example:
         >>> changes({"seed": 1, "workers": 0}, {"seed": 2, "workers": 4})
         'seed was 1 and is 2'
     """
     if names is None:
-        names = [name for name in now if name not in FREE]
+        names = [name for name in now if name not in FREE + COUNTS]
     return ", ".join(
         f"{name} was {before.get(name)!r} and is {now[name]!r}"
         for name in names

@@ -35,7 +35,7 @@ from cnn_ext.models.lenet5 import LeNet51998
 from cnn_ext.training import images, networks, recipes
 from cnn_ext.training.classifier import Classifier
 from cnn_ext.training.folder import REPORT, DivergedError, RunFolder, new_identity, whole_file
-from cnn_ext.training.options import FREE, Options, changes, continued, from_record
+from cnn_ext.training.options import COUNTS, FREE, Options, changes, continued, from_record
 from cnn_ext.training.seeds import Augmented, SeededSampler
 
 LAYERS = {"cnn_ext": cnn_ext.nn, "torch": torch.nn}
@@ -101,7 +101,7 @@ class ImageData(lightning.LightningDataModule):
         self.data, self.recipe, self.size = data, recipe, size
         self.seed, self.workers = seed, workers
         self.augmentation = recipes.augmentation(recipe, data, size)
-        mean, std = _statistics(data)
+        mean, std = images.statistics(data.train)
         self.to_float = [
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(mean, std),
@@ -132,14 +132,6 @@ class ImageData(lightning.LightningDataModule):
         transform = v2.Compose([*transforms, *self.to_float])
         test = images.Mapped(self.data.test, transform)
         return DataLoader(test, batch_size=max(1, 512 // self.size), num_workers=self.workers)
-
-
-def _statistics(data: images.Images, count: int = 1000) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel over training images spread evenly, on [0, 1]."""
-    length = len(data.train)  # type: ignore[arg-type]
-    picked = [data.train[i][0].double().flatten(1) for i in range(0, length, -(-length // count))]
-    pixels = torch.cat(picked, 1) / 255
-    return pixels.mean(1).tolist(), pixels.std(1).clamp(1e-3).tolist()
 
 
 def network(options: Options, classes: int, size: int) -> tuple[torch.nn.Module, int]:
@@ -197,7 +189,8 @@ def run(
     trainer = _trainer(options, folder, [guard, *bars])
     if trainer.is_global_zero and not resume:
         place.check_free(overwrite)
-    data = images.load(options.data, Path(options.downloads))
+    skipping = {"skip_broken": True} if options.skip_broken else {}  # of folders alone
+    data = images.load(options.data, Path(options.downloads), **skipping)
     size = options.image_size or _own_size(options, data)
     model, channels = network(options, len(data.classes), size)
     _check_data(data, options, trainer.world_size)
@@ -216,7 +209,7 @@ def run(
         with _told_how_to_continue(place), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice: workers, log intervals
             report, outputs, labels = _learn(trainer, classifier, module, checkpoint, options)
-            report = guard.record | report
+            report = {**guard.record, **report, "left_out": list(data.left_out)}
             if trainer.is_global_zero:
                 _write(place, report, data, outputs, labels)
     return _checked(report)
@@ -292,7 +285,8 @@ def _record(
         "test_images": len(data.test),  # type: ignore[arg-type]
         "classes": len(data.classes),
     }
-    if saved and (found := changes(saved, record)):
+    facts = ("image_size", "classes") if options.skip_broken else ("image_size", "classes", *COUNTS)
+    if saved and (found := changes(saved, record, facts)):
         raise ValueError(f"resume: {options.data!r} is not what the run began with: {found}")
     return record
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
+from cnn_ext.transforms import pixels
 
 FORMAT = "cnn_ext.ColorPCA"
 
@@ -43,7 +44,9 @@ class Moments:
 
     @classmethod
     def of(cls, images: Tensor) -> Moments:
-        """Of all pixels of (..., C, H, W), uint8 or floating point on [0, 1]."""
+        """Of all pixels of (..., C, H, W), uint8, uint16 or floating point on [0, 1]."""
+        if images.dtype == torch.uint16:
+            images = images.float() / pixels.WHITE_16
         first, second = torch.ops.cnn_ext.color_moments(images.detach())
         count = math.prod(images.shape) // images.shape[-3] if images.numel() else 0
         return cls(count, first.tolist(), second.tolist(), images.dtype == torch.uint8)
@@ -145,9 +148,10 @@ at most 3/4; got a sum of 4390. Of colours on 0 to 255? Divide eigenvalues by 65
 
         Args:
             data: a data set or a ``DataLoader``: anything that gives images, batches of images, or
-                tuples or dicts that begin with them. Images are tensors, (..., C, H, W), uint8 or
-                floating point on [0, 1], of any size; PIL images, read as RGB; or NumPy arrays,
-                (H, W, C).
+                tuples or dicts that begin with them. Images are tensors, (..., C, H, W), uint8, uint16
+                or floating point on [0, 1], of any size; NumPy arrays, (..., H, W, C), of the same; or
+                PIL images, read as RGB. Those of 16 bits (modes I;16 and I) hold 0 to 65535, those of
+                floats (F) 0 to 1. :class:`RandomColorPCA` takes the same, and means the same by them.
             progress: whether to draw a progress bar.
             source: for people; kept with the result.
 
@@ -158,13 +162,15 @@ at most 3/4; got a sum of 4390. Of colours on 0 to 255? Divide eigenvalues by 65
             the images come.
 
         Raises:
-            ValueError: no pixels, NaN or infinite values, colours that are not on [0, 1], images of
-                different numbers of channels.
-            TypeError: something that holds no image.
+            ValueError: no pixels, a pixel that is NaN, infinite or not on [0, 1], images of different
+                numbers of channels.
+            TypeError: something that holds no image, or integers that are no bytes.
         """
         total: Moments | None = None
-        for sample in _progress(data) if progress else _samples(data):
-            for image in _images(sample):
+        for number, sample in enumerate(_progress(data) if progress else _samples(data)):
+            for found in _images(sample):
+                image = pixels.of(found, f"data: sample {number}")
+                pixels.check_range(image, f"data: sample {number}")
                 moments = Moments.of(image)
                 total = moments if total is None else total + moments
         return cls.from_moments(total, source)
@@ -302,8 +308,12 @@ def _check(vectors: Tensor, values: Tensor, mean: Tensor | None) -> None:
 
 def _samples(data: Any) -> Iterator:
     """What ``data`` gives: by iteration, or by index as a map-style data set does."""
-    if hasattr(data, "__iter__"):
+    if pixels.is_pil(data):
+        yield data
+    elif hasattr(data, "__iter__"):
         yield from data
+    elif not hasattr(data, "__getitem__"):
+        raise TypeError(f"data: expected a data set or a loader of images, got {type(data).__name__}")
     else:
         for index in range(len(data)):
             yield data[index]
@@ -318,41 +328,21 @@ def _progress(data: Any) -> Iterable:
     return tqdm(_samples(data), total=total, desc="colours", unit="samples")
 
 
-def _images(sample: Any) -> Iterator[Tensor]:
-    """The images of a sample as (..., C, H, W), uint8 or floating point."""
+def _images(sample: Any) -> Iterator:
+    """The images of a sample."""
     if isinstance(sample, Mapping):
-        sample = next((sample[key] for key in ("image", "images", "img", "pixel_values")
-                       if key in sample), next(iter(sample.values()), None))  # fmt: skip
+        named = (sample[key] for key in ("image", "images", "img", "pixel_values") if key in sample)
+        first = next(iter(sample.values()), None)
+        sample = next(named, next(filter(pixels.is_image, sample.values()), first))
     if isinstance(sample, (tuple, list)) and sample:
         first = sample[0]
-        several = isinstance(sample, list) and all(_is_image(item) for item in sample)
+        several = isinstance(sample, list) and all(pixels.is_image(item) for item in sample)
         for item in sample if several else [first]:
             yield from _images(item)
-    elif _is_image(sample):
-        yield _as_tensor(sample)
+    elif pixels.is_image(sample):
+        yield sample
     else:
         raise TypeError(
             "data: expected images (tensors with at least 3 dimensions, PIL images, NumPy arrays) or "
             f"tuples or dicts that begin with them, got {type(sample).__name__}"
         )
-
-
-def _is_image(value: Any) -> bool:
-    if isinstance(value, Tensor) or type(value).__module__ == "numpy":
-        return getattr(value, "ndim", 0) >= 3
-    return hasattr(value, "getbands")  # PIL's, without importing it
-
-
-def _as_tensor(image: Any) -> Tensor:
-    if not isinstance(image, Tensor):
-        import numpy
-
-        if hasattr(image, "getbands"):
-            image = numpy.asarray(image.convert("RGB"))
-        image = torch.from_numpy(numpy.array(image)).movedim(-1, -3)
-    if image.dtype != torch.uint8 and not image.is_floating_point():
-        raise TypeError(
-            "data: expected images of uint8, or floating point on [0, 1] "
-            f"(torchvision.transforms.v2.ToDtype(torch.float32, scale=True)), got {image.dtype}"
-        )
-    return image

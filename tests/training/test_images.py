@@ -2,11 +2,15 @@
 
 import gzip
 import pickle
+import shutil
 import struct
+import weakref
 
+import numpy
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
 from cnn_ext.training import images
 
@@ -82,6 +86,131 @@ def test_what_is_not_there_is_named(tmp_path):
         images.load("imagenet")
     with pytest.raises(ValueError, match="data: expected the folders train and test"):
         images.load(str(tmp_path))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes, two images of each in train and test."""
+    for part in ("train", "test"):
+        for label, colour in (("cat", "red"), ("dog", "blue")):
+            (tmp_path / part / label).mkdir(parents=True)
+            for i in range(2):
+                Image.new("RGB", (30, 28), colour).save(tmp_path / part / label / f"{i}.png")
+    return tmp_path
+
+
+def test_16_bit_images_are_read_from_black_to_white(folder):
+    ramp = numpy.linspace(0, 65535, 256 * 256).reshape(256, 256).astype(numpy.uint16)
+    Image.fromarray(ramp).save(folder / "train" / "cat" / "0.png")
+    image, _ = images.load(str(folder)).train[0]
+    assert image.dtype == torch.uint8
+    assert torch.equal(image, torch.from_numpy(ramp // 256).byte().expand(3, -1, -1))
+
+
+def test_a_strip_is_cut_before_it_is_scaled(folder):
+    strip = numpy.zeros((1, 20_001, 3), dtype=numpy.uint8)
+    strip[:, 9_998:10_003] = 200  # the middle
+    Image.fromarray(strip).save(folder / "train" / "cat" / "0.png")
+    image, _ = images.load(str(folder)).train[0]
+    assert image.shape == (3, 256, 256)
+    assert (image == 200).all()
+    assert images._middle(torch.zeros(3, 1, 20_001)).shape == (3, 1, 8)
+    assert images._middle(torch.zeros(3, 30, 240)).shape == (3, 30, 240)
+
+
+def test_a_broken_training_image_is_named_when_it_is_read_and_going_on_is_offered(folder):
+    (folder / "train" / "cat" / "0.png").write_bytes(b"no image")
+    data = images.load(str(folder))
+    with pytest.raises(ValueError, match=r"^data: .*train/cat/0.png' cannot be read: .*--skip-broken$"):
+        data.train[0]
+
+
+def test_broken_test_images_are_named_before_the_training(folder):
+    for label in ("cat", "dog"):
+        (folder / "test" / label / "1.png").write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"^data: .*test/cat/1.png'.*; .*test/dog/1.png'.*--skip-broken$"
+    ):
+        images.load(str(folder))
+
+
+def test_broken_images_are_left_out_where_that_is_asked_for(folder):
+    (folder / "train" / "cat" / "0.png").write_bytes(b"no image")
+    (folder / "test" / "dog" / "1.png").write_bytes(b"")
+    data = images.load(str(folder), skip_broken=True)
+    assert (len(data.train), len(data.test)) == (3, 3)
+    assert [data.train[i][1] for i in range(3)] == [0, 1, 1]
+    assert [data.test[i][1] for i in range(3)] == [0, 0, 1]
+    assert [reason.partition("' cannot be read: ")[0][-11:] for reason in data.left_out] == [
+        "n/cat/0.png", "t/dog/1.png",
+    ]  # fmt: skip
+
+
+def test_a_class_of_broken_images_alone_ends_the_run(folder):
+    for i in range(2):
+        (folder / "train" / "dog" / f"{i}.png").write_bytes(b"no image")
+    with pytest.raises(
+        ValueError, match=r"^data: .* every class in train that can be read, got none of 'dog'"
+    ):
+        images.load(str(folder), skip_broken=True)
+
+
+def test_folders_that_are_no_data_set_are_refused_in_one_sentence(folder):
+    (folder / "train" / "emu").mkdir()
+    with pytest.raises(
+        ValueError, match=r"^data: expected images of every class in .*got none of 'emu'"
+    ):
+        images.load(str(folder))
+    (folder / "train" / "emu" / "0.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"^data: expected the same classes .*only train has 'emu'$"):
+        images.load(str(folder))
+    (folder / "test" / "cat").rename(folder / "cat")
+    with pytest.raises(ValueError, match=r"only train has 'cat'; 'emu'$"):
+        images.load(str(folder))
+    shutil.rmtree(folder / "test" / "dog")
+    with pytest.raises(
+        ValueError, match=r"^data: expected a folder for each class in .*test', got none"
+    ):
+        images.load(str(folder))
+
+
+def test_hidden_folders_are_no_classes(folder):
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    (folder / "test" / "dog" / "._0.png").write_bytes(b"what macOS keeps")
+    data = images.load(str(folder))
+    assert (data.classes, len(data.test)) == (("cat", "dog"), 4)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(images.os, "scandir", refused)
+    with pytest.raises(ValueError, match=r"^data: .*train' cannot be listed: Permission denied"):
+        images.load(str(folder))
+
+
+def test_statistics_are_those_of_all_pixels_and_hold_one_image_at_a_time():
+    pictures = [torch.randint(0, 256, (3, 5 + i, 7), dtype=torch.uint8) for i in range(9)]
+    alive: list[weakref.ref] = []
+
+    class Counted(Dataset):
+        def __len__(self):
+            return len(pictures)
+
+        def __getitem__(self, index):
+            image = pictures[index].clone()
+            assert sum(ref() is not None for ref in alive) <= 1
+            alive.append(weakref.ref(image))
+            return image, 0
+
+    mean, deviation = images.statistics(Counted())
+    colours = torch.cat([picture.double().flatten(1) for picture in pictures], 1) / 255
+    torch.testing.assert_close(torch.tensor(mean, dtype=torch.double), colours.mean(1))
+    torch.testing.assert_close(torch.tensor(deviation, dtype=torch.double), colours.std(1))
+    some, _ = images.statistics(Counted(), count=3)
+    third = torch.cat([picture.double().flatten(1) for picture in pictures[::3]], 1) / 255
+    torch.testing.assert_close(torch.tensor(some, dtype=torch.double), third.mean(1))
 
 
 def test_windows_for_training_and_for_testing_share_no_pixel():

@@ -432,17 +432,44 @@ def test_nothing_but_the_report_is_on_standard_output(tmp_path, capsys, monkeypa
     assert strict(capsys.readouterr().out)["epochs"] == 1
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_what_a_process_says_of_an_image_is_the_sentence(workers, tmp_path, capsys, monkeypatch, tiny):
-    class Broken(TensorDataset):
-        def __getitem__(self, index):
-            raise ValueError("data: 'cat.jpg' is no image")
+class Broken(TensorDataset):
+    """One image of it cannot be read."""
 
-    monkeypatch.setattr(train, "_statistics", lambda data: ([0.5] * 3, [0.2] * 3))
+    def __getitem__(self, index):
+        if index == 5:
+            raise ValueError("data: 'cat.jpg' is no image")
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def broken(monkeypatch, tiny):
+    """A data set that is broken where nobody looks before the training."""
+    monkeypatch.setattr(train.images, "statistics", lambda data: ([0.5] * 3, [0.2] * 3))
     data = replace(tiny, train=Broken(*tiny.train.tensors))
     monkeypatch.setattr(train.images, "load", lambda name, folder: data)
-    assert cli.main([*COMMAND, "--workers", str(workers), "--out", str(tmp_path), "--json"]) == 2
-    assert capsys.readouterr().err.splitlines()[0] == "cnn-ext train: data: 'cat.jpg' is no image"
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_a_run_is_one_sentence(workers, tmp_path, capsys):
+    assert cli.main([*COMMAND, "--workers", str(workers), "--out", str(tmp_path), "--json"]) == 1
+    sentence, note = capsys.readouterr().err.splitlines()
+    assert sentence == "cnn-ext train: data: 'cat.jpg' is no image"
+    assert note.startswith("No epoch was finished. To begin it again, type: ")
+
+
+def test_a_run_goes_on_without_a_broken_image(tmp_path, capsys, monkeypatch, power_cut):
+    with power_cut(epoch=1):
+        train.run(replace(LENET, epochs=2), tmp_path, progress=False)
+    fewer = replace(noise(23), left_out=("data: 'cat.jpg' is no image",))
+    monkeypatch.setattr(train.images, "load", lambda name, folder, skip_broken: fewer)
+    assert cli.main(["train", "--resume", "--skip-broken", "--out", str(tmp_path), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "skip_broken was False and is True" in printed.err
+    assert "1 images are left out:\ndata: 'cat.jpg' is no image" in printed.err
+    report = strict(printed.out)
+    assert (report["training_images"], len(report["losses"])) == (23, 3 + 2)
+    assert report["left_out"] == ["data: 'cat.jpg' is no image"]
 
 
 def test_two_processes_print_one_document(tmp_path):

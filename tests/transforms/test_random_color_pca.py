@@ -155,15 +155,19 @@ def test_grey_images_of_one_channel():
     ("image", "message"),
     [
         (torch.zeros(4, 5, 5), "expected 3 channels, those of pca, got a tensor of shape"),
-        (Image.new("L", (3, 3)), "expected 3 channels.*mode L"),
-        (Image.new("P", (3, 3)), "expected a PIL image of mode .* got P"),
-        (Image.new("HSV", (3, 3)), "expected a PIL image of mode .* got HSV"),
+        (torch.zeros(1, 5, 5), "expected 3 channels.*Type torchvision.transforms.v2.RGB"),
+        (torch.zeros(5, 5), r"expected an image of \(..., C, H, W\).* first; got shape \(5, 5\)"),
     ],
-    ids=["four", "grey", "palette", "hsv"],
+    ids=["four", "grey", "flat"],
 )
 def test_other_channels_are_refused(image, message):
     with pytest.raises(RuntimeError, match=message):
         transform()(image)
+
+
+def test_a_pil_image_of_other_channels_is_refused_where_rgb_does_not_help():
+    with pytest.raises(RuntimeError, match=r"expected 4 channels.*mode L, which is read as RGB"):
+        transform(pca=ColorPCA(torch.eye(4), [0.1] * 4))(Image.new("L", (3, 3)))
 
 
 def test_an_image_of_a_batch_has_its_own_draw_and_a_clip_has_one():
