@@ -260,6 +260,8 @@ def _train(options: argparse.Namespace) -> int:
         found, status = error.report, 1
         if train.is_first_process():
             _complain("train", str(error), error)
+    except ModuleNotFoundError as missing:  # of one data set alone
+        return _needs(missing)
     except (ValueError, RuntimeError, OSError) as error:
         sentence = _sentence(error, train.Options.__dataclass_fields__)
         if sentence is None:

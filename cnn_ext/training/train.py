@@ -333,22 +333,24 @@ def _trainer(options: Options, folder: Path, callbacks: Sequence[Callback]) -> l
     )
     bars = any(isinstance(c, TQDMProgressBar) for c in callbacks)
     try:
-        trainer = lightning.Trainer(
-            max_epochs=options.full_recipe().epochs,
-            accelerator=options.accelerator,
-            devices=options.devices,
-            num_nodes=options.nodes,
-            precision=options.precision,  # type: ignore[arg-type]
-            logger=[TensorBoardLogger(folder, name="tensorboard"), CSVLogger(folder, name="csv")],
-            callbacks=[closes_each_epoch, Timer(), *callbacks],
-            plugins=[AtomicCheckpointIO()],
-            enable_progress_bar=bars,
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # ours knows the processes
-            num_sanity_val_steps=0,
-            log_every_n_steps=10,
-            deterministic="warn",
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = lightning.Trainer(
+                max_epochs=options.full_recipe().epochs,
+                accelerator=options.accelerator,
+                devices=options.devices,
+                num_nodes=options.nodes,
+                precision=options.precision,  # type: ignore[arg-type]
+                logger=[TensorBoardLogger(folder, name="tensorboard"), CSVLogger(folder, name="csv")],
+                callbacks=[closes_each_epoch, Timer(), *callbacks],
+                plugins=[AtomicCheckpointIO()],
+                enable_progress_bar=bars,
+                enable_model_summary=False,
+                use_distributed_sampler=False,  # ours knows the processes
+                num_sanity_val_steps=0,
+                log_every_n_steps=10,
+                deterministic="warn",
+            )
     except (MisconfigurationException, ValueError, RuntimeError, ModuleNotFoundError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
