@@ -1,9 +1,12 @@
 """The command line and the doctor."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
@@ -104,6 +107,45 @@ def test_help_and_wrong_usage_do_not_wait_for_torch(arguments, status):
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
     assert "argparse" in loaded
     assert not loaded & {"torch", "numpy", "lightning", "torchvision", "matplotlib"}
+
+
+def test_the_installed_script_does_not_wait_either(tmp_path):
+    script = tmp_path / "cnn-ext"
+    script.write_text("import sys\nfrom cnn_ext.cli import main\nsys.exit(main())\n")
+    command = [sys.executable, "-X", "importtime", str(script), "train", "--help"]
+    path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert "--overwrite" in done.stdout
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
+
+
+def test_a_size_that_cannot_be_compared_is_one_sentence(capsys):
+    assert cli.main(["compare", "squeezenet1_1", "--size", "12"]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith(
+        "cnn-ext compare: image_size: squeezenet1_1 cannot take images of 12 x 12"
+    )
+
+
+def test_the_demonstration_prints_strict_json_alone(monkeypatch, capsys):
+    def run(*_):
+        print("LeNet-5 on torch's layers")
+        return {"losses": [float("nan"), 0.5]}
+
+    monkeypatch.setattr("cnn_ext.training.demo.run", run)
+    assert cli.main(["demo", "--json"]) == 0
+    assert capsys.readouterr().out == '{"losses": [null, 0.5]}\n'
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
+    def run(*_):
+        raise OSError(28, "No space left on device", "demo.json")
+
+    monkeypatch.setattr("cnn_ext.training.demo.run", run)
+    assert cli.main(["demo"]) == 1
+    assert capsys.readouterr().err == "cnn-ext: [Errno 28] No space left on device: 'demo.json'\n"
 
 
 def test_ctrl_c_while_torch_loads_leaves_no_trace():
