@@ -6,7 +6,8 @@
 reference networks built of them.
 """
 
-from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
+from cnn_ext import _early as _early  # first: may end the process
+from cnn_ext import _native as _native  # second: registers torch.ops.cnn_ext
 from cnn_ext import functional, matrix, models, nn, ops, transforms
 from cnn_ext.functional import default_algorithm
 from cnn_ext.models.convert import convert, revert

@@ -31,7 +31,9 @@ def call(input_size, weight_size, geometry, dtype=torch.float32, **layout):
     y.backward(torch.ones_like(y))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.complex64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.complex64], ids=str
+)
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_the_route_that_is_told_is_the_route_that_is_taken(layer, dtype):
     input_size, weight_size, geometry = layer
@@ -119,5 +121,7 @@ def test_the_verbose_mode_prints_a_line_for_each_call():
         check=True,
     )
     (line,) = [one for one in done.stderr.splitlines() if one.startswith("cnn_ext,")]
-    assert line.startswith("cnn_ext,convolution,forward,winograd,1x16x20x20 w16x16x3x3 s1x1 p0x0 d1x1 g1")
+    assert line.startswith(
+        "cnn_ext,convolution,forward,winograd,1x16x20x20 w16x16x3x3 s1x1 p0x0 d1x1 g1"
+    )
     assert "float32,contiguous,threads:" in line

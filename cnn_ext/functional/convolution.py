@@ -331,9 +331,7 @@ def _conv_by_word(input, weight, bias, *arguments):
 def _pad_same(input, kernel_size, stride, dilation, mode) -> Tensor:
     """As ``padding="same"`` pads, with something else than zeros; recorded by tracers as one call."""
     if has_torch_function((input,)):
-        return handle_torch_function(
-            _pad_same, (input,), input, kernel_size, stride, dilation, mode
-        )
+        return handle_torch_function(_pad_same, (input,), input, kernel_size, stride, dilation, mode)
     if torch.jit.is_tracing():
         return _traced_pad_same(input, kernel_size, stride, dilation, mode)
     size = input.shape[-len(kernel_size) :]
@@ -400,13 +398,9 @@ def _conv_transpose_batch(
         raise RuntimeError(f"{name}: bias: expected {input.dtype}, the input's, got {bias.dtype}")
     full = [  # the cells that some input reaches
         (length - 1) * s + d * (cells - 1) + 1
-        for length, s, d, cells in zip(
-            input.shape[2:], stride, dilation, weight.shape[2:], strict=True
-        )
+        for length, s, d, cells in zip(input.shape[2:], stride, dilation, weight.shape[2:], strict=True)
     ]
-    size = [
-        f - 2 * p + more for f, p, more in zip(full, padding, output_padding, strict=True)
-    ]
+    size = [f - 2 * p + more for f, p, more in zip(full, padding, output_padding, strict=True)]
     if any(length < 1 for length in size):
         raise RuntimeError(
             f"{name}: input: expected one that gives an output of at least 1 cell along every axis, "

@@ -74,9 +74,7 @@ def local_response_norm(
     return lrn.local_response_norm(input, size, alpha, beta, k, alpha_scaling, region, channel_dim)
 
 
-def _with_learned_constants(
-    input, size, alpha, beta, k, alpha_scaling, region, channel_dim
-) -> Tensor:
+def _with_learned_constants(input, size, alpha, beta, k, alpha_scaling, region, channel_dim) -> Tensor:
     """In torch's operations, for the operation has no derivative in its constants."""
     numbers = (1.0 if isinstance(value, Tensor) else value for value in (alpha, beta, k))
     # For its checks alone: on meta it computes nothing.

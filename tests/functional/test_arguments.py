@@ -141,7 +141,7 @@ DIFFERENCES = {
 def outcome(call, module, value):
     try:
         return call(module, value)
-    except Exception as error:  # noqa: BLE001 - which kind is what is asked
+    except Exception as error:
         return error
 
 
@@ -176,7 +176,9 @@ def test_what_is_refused_is_named(argument, label):
 def test_color_pca_takes_tensors_alone(name, value):
     good = {"input": torch.rand(3, 4, 4), "eigenvectors": torch.eye(3),
             "eigenvalues": torch.ones(3), "alphas": torch.ones(3)}  # fmt: skip
-    with pytest.raises(TypeError, match=f"color_pca: {name}: expected a tensor, got {type(value).__name__}"):
+    with pytest.raises(
+        TypeError, match=f"color_pca: {name}: expected a tensor, got {type(value).__name__}"
+    ):
         functional.color_pca(**{**good, name: value})
 
 
