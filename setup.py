@@ -165,6 +165,7 @@ class Build(cpp_extension.BuildExtension):
 
 
 def version_of(compiler: str) -> str:
+    """What a compiler says of itself."""
     return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
 
 

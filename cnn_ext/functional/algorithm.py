@@ -199,6 +199,7 @@ class Route(str):
     precision: str
 
     def __new__(cls, algorithm: str, row: str, path: str, precision: str) -> Route:
+        """The name of an algorithm, with the path behind it."""
         route = super().__new__(cls, algorithm)
         route.row, route.path, route.precision = row, path, precision
         return route
@@ -231,8 +232,8 @@ def convolution_algorithm(
         weight_size: (K, C / groups, R, S), with as many.
         stride, padding, dilation, groups: as :func:`conv2d`.
         dtype: of input and weight. float16, and bfloat16 without AVX512-BF16, are computed in float32.
-        memory_format: of input and weight, which are taken to be dense; only ``torch.channels_last`` and
-            ``torch.channels_last_3d`` make a difference.
+        memory_format: of input and weight, which are taken to be dense; only ``torch.channels_last``
+            and ``torch.channels_last_3d`` make a difference.
         weight_gradient, input_gradient: which pass is asked for; the forward pass if neither.
 
     Returns:
