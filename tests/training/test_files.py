@@ -1,6 +1,7 @@
 """Image files: which are found, what is read of them, and how one that cannot be read is named."""
 
 import json
+import math
 import os
 
 import numpy
@@ -161,7 +162,8 @@ def classes(tmp_path):
 def train(folder, *more):
     return cli.main(
         ["train", "--model", "alexnet", "--width", "0.125", "--image-size", "64", "--batch-size", "4",
-         "--epochs", "1", "--data", str(folder), "--out", str(folder / "out"), "--json", *more]
+         "--epochs", "1", "--layers", "torch", "--data", str(folder), "--out", str(folder / "out"),
+         "--json", *more]
     )  # fmt: skip
 
 
@@ -177,6 +179,8 @@ def test_train_ends_with_one_sentence_about_a_broken_image(classes, capsys):
 def test_train_goes_on_without_a_broken_image_and_says_so(classes, capsys):
     assert train(classes, "--recipe", "adamw", "--skip-broken") == 0
     captured = capsys.readouterr()
-    (left_out,) = json.loads(captured.out)["left_out"]
+    report = json.loads(captured.out)
+    (left_out,) = report["left_out"]
+    assert all(math.isfinite(loss) for loss in report["losses"])
     assert "broken.png' cannot be read" in left_out
     assert f"1 images are left out:\n{left_out}" in captured.err
