@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -55,6 +57,8 @@ class Options:
     skip_broken: bool = False
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         for name in ("model", "data", "accelerator", "downloads"):
             self._expect(name, "a word", lambda v: isinstance(v, str) and v)
         for name in ("image_size", "epochs", "batch_size", "devices", "nodes"):
@@ -159,6 +163,15 @@ def changes(
         for name in names
         if now[name] != before.get(name)
     )
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and paths as what JSON has."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
 
 
 def _positive(value: Any) -> bool:

@@ -21,7 +21,7 @@ def test_it_beats_a_linear_classifier_and_starts_as_its_twin(
 
     def run(**options):
         options = train.Options(**{**shared, **options})
-        return train.run(options, tmp_path / options.layers, progress=False)
+        return train.run(options, tmp_path / f"{options.layers} {options.precision}", progress=False)
 
     report = run(epochs=epochs)
     assert report["accuracy"] > proof.linear_accuracy(data, 64, strengths=(1e-4,)) + 0.1

@@ -9,9 +9,10 @@ import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import lightning
+import numpy
 import PIL.Image
 import pytest
 import torch
@@ -234,6 +235,12 @@ def test_an_option_with_which_nothing_can_be_learnt_is_refused_by_name(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"^{name}: expected"):
         replace(LENET, **options)
+
+
+def test_options_of_numpy_and_paths_are_plain(tmp_path):
+    options = replace(LENET, data=tmp_path, epochs=numpy.int64(2), learning_rate=numpy.float32(0.5))
+    assert (options.data, options.epochs, options.learning_rate) == (str(tmp_path), 2, 0.5)
+    assert json.loads(json.dumps(asdict(options))) == asdict(options)
 
 
 @pytest.mark.parametrize("recipe", ["vgg", "lenet5"])
