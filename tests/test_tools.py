@@ -1,6 +1,7 @@
 """Tools that look at a model or transform it: they know our layers as they know torch's.
 
-Where one cannot, the line of torch's source that forbids it is held here: if it changes, the answer may.
+Where one cannot, the line of torch's source that forbids it is held here: if it changes, the answer
+may.
 """
 
 import copy
@@ -83,9 +84,7 @@ functions = pytest.mark.parametrize("name", FUNCTIONS)
 def assert_same(name, compute):
     """compute(function, arguments) is the same for ours and torch's."""
     call, arguments = FUNCTIONS[name]
-    ours, theirs = (
-        compute(lambda *a, m=m: call(m, *a), arguments) for m in (functional, F)
-    )
+    ours, theirs = (compute(lambda *a, m=m: call(m, *a), arguments) for m in (functional, F))
     torch.testing.assert_close(ours, theirs)
 
 
@@ -167,7 +166,14 @@ def test_a_tracer_that_wants_no_leaf_of_torchs_gets_none_of_ours():
 
     layers = nn.Sequential(cnn_ext.nn.Conv2d(3, 4, 3), cnn_ext.nn.MaxPool2d(2))
     operations = [node.op for node in Through().trace(layers).nodes]
-    assert operations == ["placeholder", "get_attr", "get_attr", "call_function", "call_module", "output"]
+    assert operations == [
+        "placeholder",
+        "get_attr",
+        "get_attr",
+        "call_function",
+        "call_module",
+        "output",
+    ]
 
 
 def test_features_are_extracted_under_torchs_names():
@@ -224,7 +230,11 @@ def test_a_trace_serves_other_sizes_and_trains(layer, traced_on, run_on):
     [
         (lambda x: functional.unfold(x, 2, padding=1), (1, 3, 8, 8), (2, 3, 6, 7)),
         (lambda x: functional.fold(x, (5, 5), 2), (1, 8, 16), (3, 12, 16)),
-        (lambda x: functional.conv_transpose2d(x, torch.ones(3, 1, 2, 2), stride=2), (3, 4, 4), (3, 5, 7)),
+        (
+            lambda x: functional.conv_transpose2d(x, torch.ones(3, 1, 2, 2), stride=2),
+            (3, 4, 4),
+            (3, 5, 7),
+        ),
     ],
     ids=["unfold", "fold", "conv_transpose2d"],
 )
@@ -289,7 +299,9 @@ def test_functionalisation_of_other_functions_is_left_to_torch():
         torch.func.functionalize(Other.apply)(torch.ones(2))
 
 
-@pytest.mark.parametrize("name", [name for name in FUNCTIONS if "fold" not in name and name != "conv1d"])
+@pytest.mark.parametrize(
+    "name", [name for name in FUNCTIONS if "fold" not in name and name != "conv1d"]
+)
 def test_compiled_autograd(name):
     def gradients(function, arguments):
         leaves = [a.clone().requires_grad_() for a in arguments]

@@ -33,9 +33,7 @@ def unfold(
         >>> torch.testing.assert_close(by_hand, conv2d(image, filters))
     """
     if has_torch_function((input,)):
-        return handle_torch_function(
-            unfold, (input,), input, kernel_size, dilation, padding, stride
-        )
+        return handle_torch_function(unfold, (input,), input, kernel_size, dilation, padding, stride)
     tensor("unfold: input", input)
     window = _window("unfold", kernel_size, dilation, padding, stride)
     if input.dim() not in (3, 4):
@@ -61,9 +59,7 @@ def _unfold(input, kernel, dilation, padding, stride) -> Tensor:
         patches = patches.unfold(axis, d * (cells - 1) + 1, s)[..., ::d]  # a view, patch cells last
     # Always a copy, of the strides that torch's result has.
     columns = patches.permute(0, 1, 4, 5, 2, 3).clone(memory_format=torch.contiguous_format)
-    return columns.view(
-        input.shape[0], input.shape[1] * kernel[0] * kernel[1], counts[0] * counts[1]
-    )
+    return columns.view(input.shape[0], input.shape[1] * kernel[0] * kernel[1], counts[0] * counts[1])
 
 
 def fold(
@@ -146,9 +142,7 @@ _traced_fold = _traced.operation(
 
 def _window(name: str, *arguments: Ints) -> list[tuple[int, ...]]:
     labels = ("kernel_size", "dilation", "padding", "stride")
-    lists = [
-        pair(f"{name}: {label}", value) for label, value in zip(labels, arguments, strict=True)
-    ]
+    lists = [pair(f"{name}: {label}", value) for label, value in zip(labels, arguments, strict=True)]
     for value, label, least in zip(lists, labels, (1, 1, 0, 1), strict=True):
         if len(value) != 2 or min(value) < least:
             raise RuntimeError(f"{name}: {label}: expected one or two ints >= {least}, got {value}")
