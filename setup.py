@@ -107,7 +107,7 @@ OPTIMISATION = ["-O0", "-g"] if DEBUG else ["-O3", "-DNDEBUG"]
 SYMBOLS = [] if DEBUG else ["-g0"]
 # cpp_extension does not add -fopenmp, without which at::parallel_for runs on one thread.
 OPENMP = ["-fopenmp"] if platform.system() == "Linux" else []
-WARNINGS = ["-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"]
+WARNINGS = ["-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized", "-Wno-sign-compare"]
 CXX = [
     "-std=c++20",
     *OPTIMISATION,

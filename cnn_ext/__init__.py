@@ -6,11 +6,13 @@
 reference networks built of them.
 """
 
-from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
+from cnn_ext import _early as _early  # first: may end the process
+from cnn_ext import _native as _native  # second: registers torch.ops.cnn_ext
 from cnn_ext import functional, matrix, models, nn, ops, transforms
 from cnn_ext.functional import default_algorithm
 from cnn_ext.models.convert import convert, revert
 from cnn_ext.models.freeze import freeze
+from cnn_ext.tracing import Record, trace
 
 
 def __getattr__(name: str):
@@ -25,6 +27,7 @@ def __getattr__(name: str):
 __version__ = "0.1.0"
 
 __all__ = [
+    "Record",
     "compare",
     "convert",
     "default_algorithm",
@@ -35,5 +38,6 @@ __all__ = [
     "nn",
     "ops",
     "revert",
+    "trace",
     "transforms",
 ]

@@ -1,15 +1,27 @@
-"""The command line: ``python -m cnn_ext``, also installed as ``cnn-ext``."""
+"""The command line: ``python -m cnn_ext``, also installed as ``cnn-ext``.
+
+The exit status is 0 if all went well, 1 if it did not, 2 after wrong usage, 130 after Ctrl-C, 143 after
+SIGTERM. This module loads nothing that takes time, so that ``--help`` takes none.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cnn_ext import doctor
+from cnn_ext import _early
+
+if TYPE_CHECKING:
+    from cnn_ext.training.options import Options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +34,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     options = parser().parse_args(arguments)
-    return options.run(options)
+    try:
+        with _stoppable():
+            return options.run(options)
+    except KeyboardInterrupt as stopped:
+        notes = getattr(stopped, "__notes__", [])
+        print("\nStopped.", *notes, file=sys.stderr)
+        return 143 if isinstance(stopped, Terminated) else 130
+    except OSError as error:  # no place, no right, no space: not a fault of ours
+        print(f"cnn-ext: {error}", file=sys.stderr)
+        return 1
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: everything that tidies up after Ctrl-C does so then too."""
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, unless somebody has decided otherwise."""
+
+    def terminated(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # others may not set handlers
+        yield
+        return
+    if signal.getsignal(signal.SIGINT) is _early.stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("model", help="of cnn_ext.models or of torchvision, such as vgg16 or resnet50")
     command.add_argument("--batch", type=_positive, default=1, help="images at once: 1")
-    command.add_argument("--size", type=_positive, default=224, help="of the square images: 224")
+    command.add_argument("--size", type=_positive, help="of the square images: 224, of lenet5 32")
     command.add_argument("--rounds", type=_positive, default=5, help="timed runs of each layer: 5")
     command.add_argument("--html", type=Path, help="write the table there")
     command.add_argument("--picture", type=Path, help="draw errors and times there")
@@ -76,50 +122,35 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-# What our own messages about options start with; anything else is a fault, and its trace is wanted.
-EXPLAINED = ("expected --model", "resume:", "data:", "model:", "recipe:", "width:", "image_size:",
-             "variant:", "init:", "num_classes:")  # fmt: skip
-
-
 def _add_train(commands) -> None:
     command = commands.add_parser("train", help="train a network by name on a data set by name")
-    command.add_argument(
-        "--model", help="lenet5, lenet5:1998, alexnet, alexnet:caffenet, vgg11 ... or torchvision's"
-    )
-    command.add_argument(
-        "--data", help="digits, photographs, mnist, fashion_mnist, cifar10, cifar100, or a folder"
-    )
-    command.add_argument(
-        "--recipe", help="a preset: adamw, lenet5, alexnet, vgg, alexnet-small, vgg-small"
-    )
-    command.add_argument(
-        "--layers", choices=["cnn_ext", "torch"], default="cnn_ext", help="whose: cnn_ext"
-    )
-    command.add_argument("--width", type=float, default=1.0, help="of alexnet and vgg")
-    command.add_argument("--image-size", type=_positive, help="of the squares that the network sees")
-    command.add_argument("--epochs", type=_positive, help="instead of the recipe's")
-    command.add_argument("--batch-size", type=_positive, help="of each process")
-    command.add_argument("--learning-rate", type=float, help="instead of the recipe's")
-    command.add_argument("--seed", type=int, default=0, help="of all random numbers: 0")
-    command.add_argument(
-        "--precision", default="32-true", help="as Lightning has it: bf16-mixed, 64-true"
-    )
-    command.add_argument("--compile", action="store_true", help="with torch.compile")
-    command.add_argument(
-        "--ten-crop", action="store_true", help="evaluate on ten crops of each image too"
-    )
-    command.add_argument("--accelerator", default="auto", help="cpu, gpu: as Lightning has it")
-    command.add_argument("--devices", type=_positive, default=1, help="processes of each host")
-    command.add_argument("--nodes", type=_positive, default=1, help="hosts, started by torchrun")
-    command.add_argument("--workers", type=int, default=0, help="processes that read images")
-    command.add_argument("--downloads", default="data", help="where data sets are kept: data")
-    command.add_argument(
-        "--skip-broken", action="store_true", help="go on without images that cannot be read"
-    )
+    # What is not given has no attribute: a resumed run has its own options, and those alone.
+    option = functools.partial(command.add_argument, default=argparse.SUPPRESS)
+    option("--model", help="lenet5, lenet5:1998, alexnet, alexnet:caffenet, vgg11 ... or torchvision's")
+    option("--data", help="digits, photographs, mnist, fashion_mnist, cifar10, cifar100, or a folder")
+    option("--recipe", help="a preset: adamw, lenet5, alexnet, vgg, alexnet-small, vgg-small")
+    option("--layers", choices=["cnn_ext", "torch"], help="whose: cnn_ext")
+    option("--width", type=float, help="of alexnet and vgg")
+    option("--image-size", type=_positive, help="of the squares that the network sees")
+    option("--epochs", type=_positive, help="instead of the recipe's")
+    option("--batch-size", type=_positive, help="of each process")
+    option("--learning-rate", type=float, help="instead of the recipe's")
+    option("--seed", type=int, help="of all random numbers: 0")
+    option("--precision", help="as Lightning has it: 32-true (the default), bf16-mixed, 64-true")
+    option("--compile", action="store_true", help="with torch.compile")
+    option("--ten-crop", action="store_true", help="evaluate on ten crops of each image too")
+    option("--accelerator", help="cpu, gpu: as Lightning has it")
+    option("--devices", type=_positive, help="processes of each host: 1")
+    option("--nodes", type=_positive, help="hosts, started by torchrun: 1")
+    option("--workers", type=int, help="processes that read images: 0")
+    option("--downloads", help="where data sets are kept: data")
+    option("--skip-broken", action="store_true", help="go on without images that cannot be read")
     command.add_argument("--out", type=Path, default=Path("runs/train"), help="default: runs/train")
-    command.add_argument(
+    place = command.add_mutually_exclusive_group()
+    place.add_argument(
         "--resume", action="store_true", help="continue the run in --out, with the options it has there"
     )
+    place.add_argument("--overwrite", action="store_true", help="begin anew in place of a run in --out")
     command.add_argument("--json", action="store_true", help="print the report as JSON, and no bars")
     command.set_defaults(run=_train)
 
@@ -215,36 +246,77 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     try:
-        from cnn_ext.training import train
+        from cnn_ext._json import strict_json
+        from cnn_ext.training import folder, train
     except ModuleNotFoundError as missing:
         return _needs(missing)
-    fields = train.Options.__dataclass_fields__
-    chosen = {key: value for key, value in vars(options).items() if key in fields}
+    status = 0
     try:
-        if options.resume:
-            kept = options.out / "options.json"
-            if not kept.exists():
-                raise ValueError(f"resume: there is no run in {str(options.out)!r}")
-            chosen = json.loads(kept.read_text())
-        elif not (options.model and options.data):
-            raise ValueError("expected --model and --data, or --resume")
-        report = train.run(train.Options(**chosen), options.out, options.resume, not options.json)
-    except (ValueError, RuntimeError) as error:
-        if not str(error).startswith(EXPLAINED):
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is the report's alone
+            found = train.run(
+                _asked(options), options.out, options.resume, not options.json,
+                overwrite=options.overwrite,
+            )  # fmt: skip
+    except folder.DivergedError as error:
+        found, status = error.report, 1
+        if train.is_first_process():
+            _complain("train", str(error), error)
+    except ModuleNotFoundError as missing:  # of one data set alone
+        return _needs(missing)
+    except (ValueError, RuntimeError, OSError) as error:
+        sentence = _sentence(error, train.Options.__dataclass_fields__)
+        if sentence is None:
             raise
-        print(f"cnn-ext train: {error}", file=sys.stderr)
-        return 2
-    if report["left_out"]:
-        print(f"{len(report['left_out'])} images are left out:", *report["left_out"], sep="\n",
+        wrong_usage = isinstance(error, ValueError) and not hasattr(error, "__notes__")
+        if train.is_first_process() or not wrong_usage:  # which every process finds, and one tells
+            _complain("train", sentence, error)
+        return 2 if wrong_usage else 1
+    if not train.is_first_process():  # the first has all to say; Lightning would kill it if this failed
+        return 0
+    if found["left_out"]:
+        print(f"{len(found['left_out'])} images are left out:", *found["left_out"], sep="\n",
               file=sys.stderr)  # fmt: skip
-    if options.json:
-        print(json.dumps(report))
-    else:
-        print(f"\ntest accuracy {report['accuracy']:.2%}", end="")
-        ten = report.get("ten_crop_accuracy")
-        print(f", over ten crops {ten:.2%}" if ten is not None else "")
-        print(f"Written: {options.out}")
-    return 0
+    print(strict_json(found) if options.json else _summary(found, options.out))
+    return status
+
+
+def _sentence(error: Exception, options: Iterable[str]) -> str | None:
+    """What to tell about an error; None if it is a fault, whose trace is wanted.
+
+    Our own messages begin with the name of an option.
+    """
+    text = str(error)
+    if text.startswith("Caught "):  # a worker process sends its whole trace as the message
+        text = text.strip().rpartition("\n")[2].partition(": ")[2]
+    if "out of memory" in text or "can't allocate memory" in text:
+        reason = text.partition("\n")[0]
+        return f"batch_size: too much for the memory; take a smaller one, or smaller images ({reason})"
+    ours = text.partition(":")[0] in (*options, "out", "resume", "init", "variant", "num_classes")
+    return text if ours or isinstance(error, OSError) else None
+
+
+def _complain(command: str, sentence: str, error: BaseException) -> None:
+    """One sentence, and what the error has noted beside it."""
+    print(f"cnn-ext {command}: {sentence}", *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
+
+
+def _asked(options: argparse.Namespace) -> Options:
+    """A new run's options, or those of the run in the folder with what was asked for instead."""
+    from cnn_ext.training import folder, train
+
+    chosen = {key: v for key, v in vars(options).items() if key in train.Options.__dataclass_fields__}
+    if options.resume:
+        return replace(train.from_record(folder.RunFolder(options.out).record()), **chosen)
+    if not {"model", "data"} <= chosen.keys():
+        raise ValueError("model: expected --model and --data, or --resume")
+    return train.Options(**chosen)
+
+
+def _summary(report: dict[str, Any], out: Path) -> str:
+    accuracies = [f"test accuracy {report['accuracy']:.2%}"] if report["accuracy"] is not None else []
+    if report.get("ten_crop_accuracy") is not None:
+        accuracies.append(f"over ten crops {report['ten_crop_accuracy']:.2%}")
+    return "\n".join(filter(None, ["", ", ".join(accuracies), f"Written: {out}"]))
 
 
 def _positive(text: str) -> int:
@@ -254,6 +326,8 @@ def _positive(text: str) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from cnn_ext import doctor
+
     if options.json:
         facts = doctor.facts()
         print(json.dumps({**facts, "problems": list(doctor.problems(facts))}, indent=1))
@@ -274,20 +348,24 @@ def _compare(options: argparse.Namespace) -> int:
         import torch
 
         from cnn_ext.comparison import compare
-        from cnn_ext.training.networks import build
+        from cnn_ext.training import networks
     except ModuleNotFoundError as missing:
         return _needs(missing)
+    size = options.size or (32 if options.model.startswith("lenet5") else 224)
     try:
-        model, channels = build(options.model, image_size=options.size)
+        model, channels = networks.build(options.model, image_size=size)
+        networks.check(model, options.model, channels, size)
     except ValueError as error:
-        print(f"cnn-ext compare: {error}", file=sys.stderr)
+        _complain("compare", str(error), error)
         return 2
     torch.manual_seed(0)
-    images = torch.randn(options.batch, channels, options.size, options.size)
+    images = torch.randn(options.batch, channels, size, size)
     report = compare(model, images, rounds=options.rounds)
     if options.html:
+        options.html.parent.mkdir(parents=True, exist_ok=True)
         options.html.write_text(report._repr_html_())
     if options.picture:
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
         report.plot().savefig(options.picture, dpi=110)
     print(report.to_json() if options.json else report)
     return 0
@@ -295,14 +373,17 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     try:
+        from cnn_ext._json import strict_json
         from cnn_ext.training import demo
     except ModuleNotFoundError as missing:
         return _needs(missing)
-    report = demo.run(options.out, options.variant, options.epochs, options.seed)
-    print()
-    print(json.dumps(report) if options.json else demo.table(report))
-    if not options.json:
-        print(f"\nWritten: {options.out / 'demo.json'} and {options.out / 'demo.png'}")
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        report = demo.run(options.out, options.variant, options.epochs, options.seed)
+    if options.json:
+        print(strict_json(report))
+        return 0
+    print(f"\n{demo.table(report)}")
+    print(f"\nWritten: {options.out / 'demo.json'} and {options.out / 'demo.png'}")
     return 0
 
 

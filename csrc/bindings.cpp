@@ -86,11 +86,6 @@ pybind11::dict route(const std::string& pass, const std::string& dtype, bool cha
     c.out[axis] = (c.in[axis] + before + after - extent) / c.stride[axis] + 1;
   }
   c = cpu::densified(c, channels_last);
-  const int64_t taps = c.taps(), step = channels_last ? c.C : 1;
-  c.weight = {c.K * c.C * taps,
-              c.C * taps,
-              channels_last ? 1 : taps,
-              {step * c.filter[1] * c.filter[2], step * c.filter[2], step}};
   cpu::Request request{cpu::Pass::forward, c, axes, dtype_named(dtype), std::nullopt};
   for (const auto other : {cpu::Pass::input_gradient, cpu::Pass::weight_gradient}) {
     if (pass == cpu::name_of(other)) request.pass = other;

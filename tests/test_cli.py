@@ -1,6 +1,12 @@
 """The command line and the doctor."""
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy
 import pytest
@@ -11,6 +17,7 @@ from cnn_ext import cli, doctor
 from cnn_ext._native import _C
 from cnn_ext.transforms import ColorPCA
 
+COMMANDS = ("bench", "compare", "demo", "doctor", "fit-pca", "train")
 WELL = {
     "threads of torch": 2,
     "threads of cnn_ext": 2,
@@ -80,10 +87,81 @@ def test_a_wrong_command_is_explained(arguments, capsys):
 
 
 def test_every_command_has_help(capsys):
-    for command in ("bench", "demo", "doctor", "fit-pca", "compare", "train"):
+    for command in COMMANDS:
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])
         assert stopped.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["--help"], 0), *(([command, "--help"], 0) for command in COMMANDS), (["fly"], 2), ([], 2),
+     (["train", "--epochs", "0"], 2), (["train", "--resume", "--overwrite"], 2)],
+    ids=str,
+)  # fmt: skip
+def test_help_and_wrong_usage_do_not_wait_for_torch(arguments, status):
+    command = [sys.executable, "-X", "importtime", "-m", "cnn_ext", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == status
+    assert "usage: cnn-ext" in done.stdout + done.stderr
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "argparse" in loaded
+    assert not loaded & {"torch", "numpy", "lightning", "torchvision", "matplotlib"}
+
+
+def test_the_installed_script_does_not_wait_either(tmp_path):
+    script = tmp_path / "cnn-ext"
+    script.write_text("import sys\nfrom cnn_ext.cli import main\nsys.exit(main())\n")
+    command = [sys.executable, "-X", "importtime", str(script), "train", "--help"]
+    path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert "--overwrite" in done.stdout
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
+
+
+def test_a_size_that_cannot_be_compared_is_one_sentence(capsys):
+    assert cli.main(["compare", "squeezenet1_1", "--size", "12"]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith(
+        "cnn-ext compare: image_size: squeezenet1_1 cannot take images of 12 x 12"
+    )
+
+
+def test_the_demonstration_prints_strict_json_alone(monkeypatch, capsys):
+    def run(*_):
+        print("LeNet-5 on torch's layers")
+        return {"losses": [float("nan"), 0.5]}
+
+    monkeypatch.setattr("cnn_ext.training.demo.run", run)
+    assert cli.main(["demo", "--json"]) == 0
+    assert capsys.readouterr().out == '{"losses": [null, 0.5]}\n'
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
+    def run(*_):
+        raise OSError(28, "No space left on device", "demo.json")
+
+    monkeypatch.setattr("cnn_ext.training.demo.run", run)
+    assert cli.main(["demo"]) == 1
+    assert capsys.readouterr().err == "cnn-ext: [Errno 28] No space left on device: 'demo.json'\n"
+
+
+def test_ctrl_c_while_torch_loads_leaves_no_trace():
+    command = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "cnn_ext", "doctor"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stderr is not None
+    for line in command.stderr:
+        if line.rpartition("|")[2].strip().startswith("torch."):  # a part of it is loaded
+            command.send_signal(signal.SIGINT)
+            break
+    rest = [line for line in command.stderr if not line.startswith("import time:")]
+    assert command.wait() == 130
+    assert [line.strip() for line in rest if line.strip()] == ["Stopped."]
 
 
 @pytest.fixture

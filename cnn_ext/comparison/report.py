@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
-import json
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from cnn_ext._json import strict_json
 
 ERRORS = ("output_error", "input_gradient_error", "weight_gradient_error")
 
@@ -114,7 +114,7 @@ class Report:
 
     def to_json(self) -> str:
         """:meth:`to_dict` as text; an error that is not a number is null."""
-        return json.dumps(_finite(self.to_dict()), indent=1)
+        return strict_json(self.to_dict(), indent=1)
 
     def to_dataframe(self):
         """The rows as a pandas data frame."""
@@ -221,12 +221,3 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _flat(ours: Measured, theirs: Measured) -> dict[str, Any]:
     return {**asdict(ours), **{f"torch_{key}": value for key, value in asdict(theirs).items()}}
-
-
-def _finite(value):
-    """JSON has neither NaN nor infinity."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

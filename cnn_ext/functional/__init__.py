@@ -9,7 +9,12 @@ from cnn_ext.functional._arguments import Ints as Ints
 from cnn_ext.functional._arguments import _per_axis as _per_axis
 from cnn_ext.functional._arguments import padding_amounts
 from cnn_ext.functional.algorithm import ALGORITHMS as ALGORITHMS
-from cnn_ext.functional.algorithm import convolution_algorithm, current_algorithm, default_algorithm
+from cnn_ext.functional.algorithm import (
+    Route,
+    convolution_algorithm,
+    current_algorithm,
+    default_algorithm,
+)
 from cnn_ext.functional.color_pca import color_pca
 from cnn_ext.functional.convolution import _conv as _conv
 from cnn_ext.functional.convolution import _pad_same as _pad_same
@@ -28,6 +33,7 @@ from cnn_ext.functional.max_pool import max_pool2d
 from cnn_ext.functional.unfold import fold, unfold
 
 __all__ = [
+    "Route",
     "color_pca",
     "conv1d",
     "conv2d",

@@ -185,6 +185,28 @@ def _opens_a_block(caller: FrameType) -> bool:
     return following[:1] == ["BEFORE_WITH"] or following == ["COPY", "LOAD_SPECIAL"]  # 3.11 on; 3.14
 
 
+class Route(str):
+    """Which way a convolution is computed; as a string, the name of its algorithm.
+
+    Attributes:
+        row: the row of the rule that chose it, such as ``"small maps"``.
+        path: adapters and kernel, such as ``"transposed > implicit_gemm"``.
+        precision: of the operands of a product: ``"float64"``, ``"float32"`` or ``"bfloat16"``.
+    """
+
+    row: str
+    path: str
+    precision: str
+
+    def __new__(cls, algorithm: str, row: str, path: str, precision: str) -> Route:
+        route = super().__new__(cls, algorithm)
+        route.row, route.path, route.precision = row, path, precision
+        return route
+
+    def __getnewargs__(self) -> tuple[str, str, str, str]:
+        return str(self), self.row, self.path, self.precision
+
+
 def convolution_algorithm(
     input_size: Sequence[int],
     weight_size: Sequence[int],
@@ -196,51 +218,25 @@ def convolution_algorithm(
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
     weight_gradient: bool = False,
-) -> str:
-    """The algorithm that ``algorithm="auto"`` means for a convolution on the CPU.
+    input_gradient: bool = False,
+) -> Route:
+    """The route of a convolution on the CPU under ``algorithm="auto"``.
 
-    A function of the shape, the dtype, the memory format and, in bfloat16 and of groups of 16 channels,
-    the processor, never of a timing, so that results do not change from run to run. In this order:
-
-    - ``"direct"`` for depthwise convolution with at most 64 filter cells, where the input rows of a
-      window (512 cells of the output at a time) hold at most 65536 cells; likewise for groups of 2, 4,
-      8 or, with AVX-512, 16 channels and as many filters, in channels_last, where the convolution
-      strides, and where rows of the output have fewer than 16 cells;
-    - ``"winograd"`` for float32, filters of 3 x 3 or 5 x 5 cells (where the convolution strides, in
-      each phase of the stride, such as 11 x 11 at stride 4) without dilation, at least 16 channels
-      (phases counted) and 16 filters to a group, and maps large enough that its tiles save a third of
-      the multiplications;
-    - ``"direct"`` for filters of 5 to 1024 cells whose windows overlap, reach over no more than half a
-      row of the output, and need a band of input rows that fits the cache; in channels_last with 16
-      channels or more only at stride 1, and with fewer than 16 filters from 2 cells on; not for small
-      maps;
-    - ``"implicit_gemm"`` for the rest, and for small maps, which it turns to channels_last: dense ones
-      in NCHW, higher than one row, with fewer than 16 cells to a row of the output and 32 of the input,
-      16 channels and filters or more and no groups; neither complex nor, in volumes, float64.
-
-    bfloat16, where the processor multiplies it itself, is by ``"implicit_gemm"`` in place of Winograd
-    that saves less than two thirds of the multiplications or is asked for a weight gradient, and in
-    place of direct convolution, unless that is depthwise, of one channel, of groups with fewer than 16
-    channels or, in a weight gradient, of fewer than 32 filters. Forward, narrow groups are ``"direct"``
-    in NCHW too, turned to channels_last, and so are those of 32 channels at stride 1.
-
-    The input gradient of a strided convolution follows the rule in each phase of the stride (but for
-    small maps, and bfloat16 that is multiplied: by implicit GEMM in all or in none; of windows that
-    lie side by side it may be one product, with ``"implicit_gemm"``). The weight
-    gradient is ``"direct"``, where it is not Winograd, for fewer than 32 filters, and in channels_last
-    for fewer than 16 channels, unless a filter reaches over more than a row of the output.
+    A function of the shape, the dtype, the memory format and the instruction set, never of a timing, so
+    that results do not change from run to run. The rule is a table in
+    ``csrc/cpu/convolution/route.h``; the page on convolution shows it.
 
     Args:
         input_size: (N, C, H, W), or with one or three spatial axes.
         weight_size: (K, C / groups, R, S), with as many.
         stride, padding, dilation, groups: as :func:`conv2d`.
-        dtype: of input and weight. float16, and bfloat16 on other processors, are computed in float32.
-        memory_format: of the input, which is taken to be dense; only ``torch.channels_last`` and
+        dtype: of input and weight. float16, and bfloat16 without AVX512-BF16, are computed in float32.
+        memory_format: of input and weight, which are taken to be dense; only ``torch.channels_last`` and
             ``torch.channels_last_3d`` make a difference.
-        weight_gradient: whether that is asked for, or else the forward pass.
+        weight_gradient, input_gradient: which pass is asked for; the forward pass if neither.
 
     Returns:
-        A name that :func:`conv2d` takes as ``algorithm``.
+        A :class:`Route`: a name that :func:`conv2d` takes as ``algorithm``, with the path behind it.
 
     Raises:
         ValueError: sizes that are not those of a convolution.
@@ -250,6 +246,8 @@ def convolution_algorithm(
         'winograd'
         >>> convolution_algorithm((16, 64, 56, 56), (64, 64, 3, 3), padding=1, dtype=torch.float64)
         'direct'
+        >>> convolution_algorithm((4, 64, 7, 7), (64, 64, 1, 1)).path
+        'transposed > implicit_gemm'
     """
     axes = len(weight_size) - 2
     if len(input_size) != len(weight_size) or not 1 <= axes <= 3:
@@ -257,11 +255,14 @@ def convolution_algorithm(
             "convolution_algorithm: expected sizes like (N, C, H, W) and (K, C / groups, R, S), "
             f"got {tuple(input_size)} and {tuple(weight_size)}"
         )
+    if weight_gradient and input_gradient:
+        raise ValueError("convolution_algorithm: expected weight_gradient or input_gradient, got both")
     stride, dilation = _per_axis(stride, axes), _per_axis(dilation, axes)
     amounts = padding_amounts(padding, input_size[2:], weight_size[2:], stride, dilation)
     channels_last = memory_format in (torch.channels_last, torch.channels_last_3d)
-    name = str(dtype).removeprefix("torch.")
-    return _C.chosen_algorithm(
-        name, channels_last, weight_gradient, tuple(input_size), tuple(weight_size), stride, amounts,
-        dilation, groups,
+    passes = "weight_gradient" if weight_gradient else "input_gradient" if input_gradient else "forward"
+    facts = _C.convolution_route(
+        passes, str(dtype).removeprefix("torch."), channels_last, tuple(input_size), tuple(weight_size),
+        stride, amounts, dilation, groups,
     )  # fmt: skip
+    return Route(**facts)

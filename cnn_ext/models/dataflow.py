@@ -122,7 +122,11 @@ class _Scout:
                 joined = input.then(function)
                 if joined is not None:
                     return joined
-                if isinstance(function, Woven) and function.takes_waiting and function not in self.hooked:
+                if (
+                    isinstance(function, Woven)
+                    and function.takes_waiting
+                    and function not in self.hooked
+                ):
                     return getattr(function, "forward" + LAZY)(input)
                 input = input.value()
             if isinstance(function, nn.Module) and self.starts.get(function):

@@ -32,9 +32,7 @@ from cnn_ext.nn.convolution import _Convolution
 MOST_KEPT = 2**22  # numbers: from beyond the cache more of them are read no faster than transformed
 
 
-def freeze(
-    model: torch.nn.Module, *, fuse: bool = True, example_input: Any = None
-) -> torch.nn.Module:
+def freeze(model: torch.nn.Module, *, fuse: bool = True, example_input: Any = None) -> torch.nn.Module:
     """A copy of the model for inference on our layers, in evaluation mode.
 
     Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd, if these are
@@ -170,7 +168,9 @@ class _Frozen(torch.nn.Module):
 class _FrozenLayer(_Frozen, Layer):
     """What frozen layers share; they come from :func:`freeze`, not from a constructor."""
 
-    pairs: tuple[tuple[Any, bool], ...] = ()  # what follows it: a batch norm or None, and whether a ReLU
+    pairs: tuple[
+        tuple[Any, bool], ...
+    ] = ()  # what follows it: a batch norm or None, and whether a ReLU
 
     def _form(self) -> None:
         """Computes its forms, where what follows it is there."""
@@ -418,9 +418,7 @@ class _Sealed(_Frozen, _Container):
     """The whole of a frozen model."""
 
 
-def _container(
-    kind: type[torch.nn.Module], functions: Functions, whole: bool
-) -> type[torch.nn.Module]:
+def _container(kind: type[torch.nn.Module], functions: Functions, whole: bool) -> type[torch.nn.Module]:
     """The class of a container of this class, its code rewritten; the whole model's is sealed too."""
     key = (kind, functions, whole)
     if key not in _MADE:
@@ -519,9 +517,7 @@ def _materialise(module: torch.nn.Module) -> None:
 # ---------------------------------------------------------------------------------------------
 
 
-def _report(
-    model: torch.nn.Module, findings: Findings, reasons: dict[torch.nn.Module, str]
-) -> Report:
+def _report(model: torch.nn.Module, findings: Findings, reasons: dict[torch.nn.Module, str]) -> Report:
     """What is about to be done, by name."""
     names = {m: name for name, m in model.named_modules()}
     for owner, reason in reasons.items():  # its code, as it stands, may do anything with what it gets

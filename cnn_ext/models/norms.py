@@ -242,7 +242,9 @@ def _along_filters(layer: Any, scale: Tensor) -> Tensor:
     weight = layer.weight
     if not isinstance(layer, _ConvTransposeNd):
         return scale.view(-1, *[1] * (weight.dim() - 1))
-    inputs = weight.shape[0] // layer.groups  # a transposed convolution's weight is (C, K / groups, ...)
+    inputs = (
+        weight.shape[0] // layer.groups
+    )  # a transposed convolution's weight is (C, K / groups, ...)
     by_group = scale.view(layer.groups, 1, -1).expand(-1, inputs, -1).reshape(weight.shape[:2])
     return by_group.reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
 

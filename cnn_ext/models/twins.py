@@ -7,6 +7,7 @@ attributes and methods of its own stay.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import types
 from typing import Any
@@ -97,6 +98,19 @@ def original(kind: Kind) -> Kind | None:
 ORIGINALS: dict[Kind, Kind] = {ours: theirs for theirs, ours in TWINS.items()}
 
 
+class _Made(type):
+    """The class of the classes that are made here."""
+
+
+def _reduce(made: type) -> Any:
+    """For pickle, which does not find a class that is made here by its name."""
+    of = vars(made).get("_cnn_ext_original")
+    return (_both, (of,)) if of else made.__qualname__
+
+
+copyreg.pickle(_Made, _reduce)  # type: ignore[arg-type]
+
+
 class _Both:
     """What a class has that is both a subclass of torch's layer and ours."""
 
@@ -105,29 +119,23 @@ class _Both:
     def __init_subclass__(cls) -> None:
         """Nothing: a class that keeps a list of its subclasses shall not meet this one."""
 
-    def __reduce_ex__(self, protocol: Any) -> Any:  # pickle does not find a class that is made here
-        kind = self._cnn_ext_original
-        if kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__:
-            return _new, (kind,), self.__getstate__()  # type: ignore[attr-defined]
-        return super().__reduce_ex__(protocol)
-
 
 @functools.cache
 def _both(kind: Kind) -> Kind:
     """The class that is both ``kind`` and ours."""
     ours = TWINS[base_of(kind)]  # type: ignore[index]
+    made: type = _Made
+    if type(kind) is not type:
+        made = type("_Made", (_Made, type(kind)), {})
+        copyreg.pickle(made, _reduce)  # type: ignore[arg-type]
     members = {
         "__doc__": kind.__doc__,
         "__module__": ours.__module__,
         "__qualname__": kind.__qualname__,
         "_cnn_ext_original": kind,
     }
-    return types.new_class(kind.__name__, (_Both, kind, ours), {}, lambda body: body.update(members))
-
-
-def _new(kind: Kind) -> torch.nn.Module:
-    """A module of ``kind`` and ours that still lacks its state."""
-    return object.__new__(_both(kind))  # type: ignore[arg-type]
+    bases = (_Both, kind, ours)
+    return types.new_class(kind.__name__, bases, {"metaclass": made}, lambda body: body.update(members))
 
 
 def become(module: torch.nn.Module, kind: Kind) -> None:

@@ -167,7 +167,9 @@ def _compiled(
     flags = code.co_flags & 0x1000000  # from __future__ import annotations
     compiled = compile(module, code.co_filename, "exec", flags=flags, dont_inherit=True)
     (outer_code,) = (c for c in compiled.co_consts if isinstance(c, CodeType))
-    (inner_code,) = (c for c in outer_code.co_consts if isinstance(c, CodeType) and c.co_name == node.name)
+    (inner_code,) = (
+        c for c in outer_code.co_consts if isinstance(c, CodeType) and c.co_name == node.name
+    )
     cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
     cells |= {NAMES[name]: CellType(helper) for name, helper in helpers.items()}
     closure = tuple(cells[name] for name in inner_code.co_freevars)
@@ -271,7 +273,9 @@ class _Weaver:
         # What the lazy version of a method is called with may still wait.
         given = {a.arg for a in arguments[1:2]} if lazy_return else set()
         self.waiting: set[str] = given & self.locals
-        self.bound = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}  # certainly: only what is bound can be settled
+        self.bound = {
+            a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)
+        }  # certainly: only what is bound can be settled
 
     def function(self) -> list[ast.stmt]:
         """The new body."""
@@ -290,8 +294,12 @@ class _Weaver:
                 parts = outer.items if isinstance(outer, ast.With) else [outer]
                 if isinstance(outer, ast.Try):  # it is left at any call: nothing may wait there
                     parts = [outer]
-                others |= {n.id for p in parts for n in ast.walk(p)
-                           if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store | ast.Del)}
+                others |= {
+                    n.id
+                    for p in parts
+                    for n in ast.walk(p)
+                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store | ast.Del)
+                }
                 others |= {h.name for h in getattr(outer, "handlers", ()) if h.name}
             elif isinstance(outer, ast.Global | ast.Nonlocal):
                 others |= set(outer.names)
@@ -328,6 +336,7 @@ class _Weaver:
         target = None
         if isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.targets[0], ast.Name):
             target = s.targets[0].id
+
         def live(name: str) -> bool:  # a variable that this very statement sets is dead behind it
             return not isinstance(s, ast.Return) and name != target and then(name)
 
@@ -342,7 +351,9 @@ class _Weaver:
         else:
             self._eager_parts(s)
         self.waiting = {name for name in self.waiting if name == target or live(name)}
-        self.bound |= {n.id for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        self.bound |= {
+            n.id for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
         return [*before, s]
 
     def _if(self, s: ast.If, then: Live) -> list[ast.stmt]:
@@ -356,7 +367,9 @@ class _Weaver:
         for block in (s.body, s.orelse):
             self.waiting, self.bound = set(waiting), set(bound)
             new = self.block(block, then)
-            ends = bool(block) and isinstance(block[-1], ast.Return | ast.Raise | ast.Break | ast.Continue)
+            ends = bool(block) and isinstance(
+                block[-1], ast.Return | ast.Raise | ast.Break | ast.Continue
+            )
             branches.append((new, ends, self.waiting, self.bound))
         going_on = [b for b in branches if not b[1]] or branches
         self.bound = set.intersection(*(b[3] for b in going_on))
@@ -445,9 +458,11 @@ class _Weaver:
                 if calls and live(name):
                     settle.add(name)
                 continue
-            if live(name) or not all(self._may_wait(path, calls) for path in places):
-                settle.add(name)
-            elif len(places) > 1 and not _are_alternatives(places):
+            if (
+                live(name)
+                or not all(self._may_wait(path, calls) for path in places)
+                or (len(places) > 1 and not _are_alternatives(places))
+            ):
                 settle.add(name)
         before = self._settle(settle)
         if calls:
@@ -458,10 +473,13 @@ class _Weaver:
         """What may have an effect, in the order of evaluation."""
         found: list[ast.AST] = []
         for node in _in_order(s):
-            if isinstance(node, ast.Call) and not self._is_pure(node):
-                found.append(node)
-            elif isinstance(node, ast.AugAssign | ast.Delete | ast.Import | ast.ImportFrom) or (
-                isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load)
+            if (
+                (isinstance(node, ast.Call) and not self._is_pure(node))
+                or isinstance(node, ast.AugAssign | ast.Delete | ast.Import | ast.ImportFrom)
+                or (
+                    isinstance(node, ast.Attribute | ast.Subscript)
+                    and not isinstance(node.ctx, ast.Load)
+                )
             ):
                 found.append(node)
         return found
@@ -614,4 +632,6 @@ def _are_alternatives(places: list[list[ast.AST]]) -> bool:
     first, second = places
     shared = [a for a, b in zip(first, second, strict=False) if a is b]
     fork = shared[-1]
-    return isinstance(fork, ast.IfExp) and first[len(shared)] is not fork.test is not second[len(shared)]
+    return (
+        isinstance(fork, ast.IfExp) and first[len(shared)] is not fork.test is not second[len(shared)]
+    )

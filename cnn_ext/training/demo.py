@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from dataclasses import asdict
@@ -14,10 +13,12 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 import cnn_ext
 from cnn_ext import visualize
+from cnn_ext._json import strict_json
 from cnn_ext.comparison import layer_errors, step_seconds
 from cnn_ext.models import LeNet5Loss, lenet5
 from cnn_ext.training.classifier import Classifier
 from cnn_ext.training.data import Digits
+from cnn_ext.training.folder import whole_file
 
 BUILDS = {"cnn_ext": cnn_ext.nn, "torch": torch.nn}
 
@@ -73,10 +74,11 @@ def run(folder: Path, variant: str = "relu", epochs: int = 30, seed: int = 0) ->
         "errors_against_float64": errors,
         "losses": losses,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "demo.json").write_text(json.dumps(report, indent=1) + "\n")
     figure = visualize.training(losses, networks["cnn_ext"], digits.test[0][0])
-    figure.savefig(folder / "demo.png", dpi=110)
+    with whole_file(folder / "demo.json") as file:
+        file.write((strict_json(report, indent=1) + "\n").encode())
+    with whole_file(folder / "demo.png") as file:
+        figure.savefig(file, format="png", dpi=110)
     return report
 
 

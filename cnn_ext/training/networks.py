@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 
 import torch
@@ -41,6 +42,53 @@ def build(name: str, **arguments) -> tuple[torch.nn.Module, int]:
     if name in ("googlenet", "inception_v3"):
         wanted |= {"init_weights": True, "aux_logits": False}
     return theirs.get_model(name, **wanted), 3
+
+
+def check(model: torch.nn.Module, name: str, channels: int, size: int, batch: int = 2) -> None:
+    """Tries a network in training mode on black images, without leaving a trace in it.
+
+    Args:
+        model: of :func:`build`.
+        name: that was asked for.
+        channels, size, batch: of the images.
+
+    Raises:
+        ValueError: it cannot take them.
+
+    Example:
+        >>> check(*build("lenet5", num_classes=10)[:1], "lenet5", channels=1, size=28)
+        Traceback (most recent call last):
+        ...
+        ValueError: image_size: lenet5 cannot take images of 28 x 28...
+    """
+    trial = copy.deepcopy(model).train()
+    parameter = next(trial.parameters())
+    images = torch.zeros(batch, channels, size, size, dtype=parameter.dtype, device=parameter.device)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            shape = tuple(trial(images).shape)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        many = f" in batches of {batch}" if batch < 2 else ""
+        images_of = f"images of {size} x {size}{many}{_hint(name, size)}"
+        raise ValueError(f"image_size: {name} cannot take {images_of}: {reason}") from error
+    if len(shape) != 2:
+        raise ValueError(
+            f"image_size: of images of {size} x {size}, {name} makes {shape} instead of (N, classes)"
+        )
+
+
+def _hint(name: str, size: int) -> str:
+    """What is known of the sizes that a network takes, for a sentence on one that it does not."""
+    if name.startswith("lenet5"):
+        return ", only of 32 x 32"
+    import torchvision.models as theirs
+
+    if name not in theirs.list_models(module=theirs):
+        return ""
+    meta = theirs.get_model_weights(name).DEFAULT.meta  # type: ignore[attr-defined]
+    smallest = max(meta.get("min_size", (0,)))
+    return f" (torchvision names {smallest} x {smallest} as its smallest)" if size < smallest else ""
 
 
 def _taken(builder, arguments: dict) -> dict:

@@ -5,7 +5,7 @@
 LeNet-5 reads digits; AlexNet 2012 and VGG-11, at full depth and an eighth of the width, tell from which
 of ten photographs a 64 x 64 patch comes, with local response normalisation and colour PCA in the loop.
 Beside them stands a linear classifier on the same pixels. A network whose report is in the folder
-already is not trained again.
+already is not trained again, and one that was stopped continues.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from torchvision.transforms import v2
 
 from cnn_ext import visualize
+from cnn_ext._json import strict_json
 from cnn_ext.training import images, train
 
 LENET: dict[str, Any] = {"data": "digits", "recipe": "lenet5"}
@@ -78,7 +79,8 @@ def run(folder: Path, only: str | None = None) -> dict[str, dict]:
         for layers in train.LAYERS:
             place = folder / name.replace(":", "-") / layers
             if not (place / "report.json").exists() and only in (None, name):
-                train.run(train.Options(**options, layers=layers, accelerator="cpu"), place)
+                begun = (place / "options.json").exists()
+                train.run(train.Options(**options, layers=layers, accelerator="cpu"), place, begun)
             if (place / "report.json").exists():
                 report = json.loads((place / "report.json").read_text())
                 reports.setdefault(name, {})[layers] = report
@@ -100,13 +102,14 @@ def _write(folder: Path, reports: dict[str, dict]) -> None:
         }
         for name, builds in reports.items()
     }
-    (folder / "proof.json").write_text(json.dumps(summary, indent=1) + "\n")
+    text = strict_json(summary, indent=1)
+    (folder / "proof.json").write_text(text + "\n")
     losses = {
         name: {layers: report["losses"] for layers, report in builds.items()}
         for name, builds in reports.items()
     }
     visualize.curves(losses).savefig(folder / "proof.png", dpi=80)
-    print(json.dumps(summary, indent=1))
+    print(text)
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ def optimizer(recipe: Recipe, parameters) -> torch.optim.Optimizer:
 
 
 def schedule(recipe: Recipe, of: torch.optim.Optimizer, steps: int):
-    """Advances once a step."""
-    if recipe.schedule == "one-cycle":
+    """Advances once a step. A single step is no cycle: it would have the last rate, a 250,000th."""
+    if recipe.schedule == "one-cycle" and steps > 1:
         return torch.optim.lr_scheduler.OneCycleLR(of, recipe.learning_rate, total_steps=steps)
     at = [round(share * steps) for share in recipe.milestones]
     return torch.optim.lr_scheduler.MultiStepLR(of, at, gamma=0.1)

@@ -145,6 +145,24 @@ def test_a_swapped_subclass_can_be_copied_pickled_and_converted_again(way):
     assert type(revert(again)) is Mine
 
 
+class Named(type):
+    """Somebody's class of classes."""
+
+
+class Classed(nn.Conv2d, metaclass=Named):
+    pass
+
+
+@pytest.mark.parametrize("layer", [Mine(2), Classed(2, 2, 3)], ids=["type", "metaclass"])
+def test_classes_of_swapped_layers_can_be_pickled_and_derived_from(layer):
+    kind = type(convert(layer))
+    assert pickle.loads(pickle.dumps(kind)) is kind
+    derived = type("Derived", (kind,), {})
+    assert cnn_ext.models.twins.original(derived) is None
+    again = pickle.loads(pickle.dumps(convert(layer), protocol=0))
+    assert type(again) is kind
+
+
 def test_subclasses_of_every_kind_of_layer_are_swapped():
     def subclass(kind, *arguments):
         return type(f"My{kind.__name__}", (kind,), {})(*arguments)

@@ -120,7 +120,9 @@ class KeepsInAClosure(Base):
 
 class ReadsTheWeight(Base):
     def forward(self, x):
-        return self.bn(self.conv(x)) * self.conv.weight.norm() + F.conv2d(x, self.conv.weight, padding=1)
+        return self.bn(self.conv(x)) * self.conv.weight.norm() + F.conv2d(
+            x, self.conv.weight, padding=1
+        )
 
 
 class ChangesItsInput(Base):

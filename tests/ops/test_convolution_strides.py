@@ -79,7 +79,9 @@ def test_operands_of_any_strides_give_what_contiguous_ones_give(layer: str, dtyp
     for _ in range(12):
         x, w = view_in_nan(x_shape, rng, dtype), view_in_nan(w_shape, rng, dtype)
         b = view_in_nan((K,), rng, dtype)
-        y = torch.ops.aten.convolution(x.double(), w.double(), b.double(), *reference[0], *reference[1:])
+        y = torch.ops.aten.convolution(
+            x.double(), w.double(), b.double(), *reference[0], *reference[1:]
+        )
         g = view_in_nan(tuple(y.shape), rng, dtype)
         dx, dw, _ = torch.ops.aten.convolution_backward(
             g.double(), x.double(), w.double(), None, *reference[0], *reference[1:], [True, True, False]

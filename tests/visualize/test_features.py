@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.utils.parametrizations import weight_norm
 
 from cnn_ext import visualize
 from cnn_ext.models import lenet5
@@ -29,6 +30,15 @@ def test_maps_are_those_before_an_in_place_relu():
     torch.testing.assert_close(maps["0"], network[0](image[None])[0])
     assert (maps["0"] < 0).any()
     assert not (maps["1"] < 0).any()
+
+
+def test_a_parametrized_convolution_is_a_layer_and_the_image_stays_as_it_is():
+    first, second = torch.nn.ReLU(inplace=True), weight_norm(torch.nn.Conv2d(3, 4, 3))
+    network, image = torch.nn.Sequential(first, second), torch.randn(3, 9, 9)
+    before = image.clone()
+    maps = visualize.feature_maps(network, image)
+    assert {name: tuple(map.shape) for name, map in maps.items()} == {"0": (3, 9, 9), "1": (4, 7, 7)}
+    assert torch.equal(image, before)
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

@@ -72,6 +72,7 @@ struct Route {
   const char* row;          // of the rule, or "by name"
   bool real_parts = false;  // a complex convolution is four real ones
   bool in_float32 = false;  // operands are converted, some images at a time; the result is rounded
+  bool channels_last = false;  // the layout that they are converted to
   bool transposed = false;  // maps are transposed to channels_last and back, some images at a time
   Precision precision = Precision::float32;
   Step step{};
@@ -350,14 +351,42 @@ inline FeatureMapStrides dense_strides(int64_t groups, int64_t channels, const i
   return {all * pixels, channels * c, c, {pixel * size[1] * size[2], pixel * size[2], pixel}};
 }
 
-inline Convolution densified(Convolution c, bool channels_last) {
+inline Convolution dense_maps_of(Convolution c, bool channels_last) {
   c.input = dense_strides(c.G, c.C, c.in, channels_last);
   c.output = dense_strides(c.G, c.K, c.out, channels_last);
   return c;
 }
 
-inline bool is_channels_last(const Convolution& c) {
-  return c.input.c == 1 && c.G * c.C > 1 && c.in[0] * c.in[1] * c.in[2] > 1;
+// The same with dense filters.
+inline Convolution densified(const Convolution& whole, bool channels_last) {
+  Convolution c = dense_maps_of(whole, channels_last);
+  const int64_t taps = c.taps(), step = channels_last ? c.C : 1;
+  c.weight = {c.K * c.C * taps,
+              c.C * taps,
+              channels_last ? 1 : taps,
+              {step * c.filter[1] * c.filter[2], step * c.filter[2], step}};
+  return c;
+}
+
+// Whether the map that a pass reads has its channels innermost; a signal of one axis never counts.
+inline bool is_channels_last(const Convolution& c, const Request& request) {
+  if (request.axes == 1) return false;
+  const bool gradient = request.pass == Pass::input_gradient;
+  const FeatureMapStrides& map = gradient ? c.output : c.input;
+  return map.c == 1 && c.G * (gradient ? c.K : c.C) > 1;
+}
+
+// The strides of the real parts of a complex convolution's operands: every second element. The
+// result of a part is dense.
+inline Convolution real_parts_of(Convolution c, Pass pass) {
+  if (pass != Pass::input_gradient) multiply_strides(c.input, 2);
+  if (pass != Pass::forward) multiply_strides(c.output, 2);
+  if (pass == Pass::weight_gradient) return c;
+  c.weight.g *= 2;
+  c.weight.k *= 2;
+  c.weight.c *= 2;
+  for (int64_t& step : c.weight.spatial) step *= 2;
+  return c;
 }
 
 inline Route plan(const Request& request) {
@@ -373,15 +402,14 @@ inline Route plan(const Request& request) {
   Route route{request.pass};
   route.real_parts = complex;
   route.precision = wide ? Precision::float64 : pairs ? Precision::bfloat16 : Precision::float32;
-  Convolution c = request.problem;
-  if (complex) {  // every second element
-    multiply_strides(c.input, 2);
-    multiply_strides(c.output, 2);
-  }
-  if (half && !pairs) {
+  Convolution c = complex ? real_parts_of(request.problem, request.pass) : request.problem;
+  const auto convert = [&] {
+    route.precision = Precision::float32;
     route.in_float32 = true;
-    c = densified(c, is_channels_last(c));
-  }
+    route.channels_last = !route.transposed && is_channels_last(c, request);
+    c = densified(c, route.channels_last);
+  };
+  if (half && !pairs) convert();
   // Volumes of float64 are never in channels_last.
   const bool transposable = !complex && !(wide && request.axes == 3);
   const Case k{c, weight_gradient, route.precision, transposable};
@@ -393,19 +421,16 @@ inline Route plan(const Request& request) {
   const bool direct = route.algorithm == Algorithm::direct;
   route.transposed = serves_transposed(k) && ((products && transposing_pays(c)) ||
                                               (direct && pairs && transposing_groups_pays(c)));
-  if (route.transposed) c = densified(c, true);
   if (pairs) {
-    const bool windows = request.pass == Pass::input_gradient && windows_tile(c) &&
-                         c.taps() > kFewTaps;  // one product in float32
+    const Convolution seen = route.transposed ? dense_maps_of(c, true) : c;
+    const bool windows = request.pass == Pass::input_gradient && windows_tile(seen) &&
+                         seen.taps() > kFewTaps;  // one product in float32
     const bool in_place =
-        direct && narrow_groups(c) &&
-        kernels<DepthwiseKernels<BFloat16>>().plan_depthwise(c, false, 1).in_place;
-    if (!(products && !windows) && !in_place) {
-      route.precision = Precision::float32;
-      route.in_float32 = true;
-      c = densified(c, is_channels_last(c));
-    }
+        direct && narrow_groups(seen) &&
+        kernels<DepthwiseKernels<BFloat16>>().plan_depthwise(seen, false, 1).in_place;
+    if (!(products && !windows) && !in_place) convert();
   }
+  if (route.transposed) c = dense_maps_of(c, true);
   switch (request.pass) {
     case Pass::forward:
       route.step = forward_step(c, route.algorithm, route.precision);

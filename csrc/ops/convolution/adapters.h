@@ -34,12 +34,25 @@ inline Tensor empty_part(const Tensor& sizes, const Tensor& options, at::MemoryF
 
 constexpr int64_t kRoundedMemory = 1 << 21;  // elements in float32
 
+// The memory format of tensors with their channels innermost, or contiguous.
+inline at::MemoryFormat format_of(const Tensor& tensor, bool channels_last) {
+  if (!channels_last) return at::MemoryFormat::Contiguous;
+  return tensor.dim() == 5 ? at::MemoryFormat::ChannelsLast3d : at::MemoryFormat::ChannelsLast;
+}
+
+// A copy in float32, without gaps.
+inline Tensor to_float32(const Tensor& tensor, bool channels_last) {
+  const Tensor single = tensor.to(at::kFloat, /*non_blocking=*/false, /*copy=*/false,
+                                  format_of(tensor, channels_last));
+  return single.contiguous(format_of(tensor, channels_last));
+}
+
 // f(input in float32, a fresh result in float32), rounded once to `result`.
 template <typename F>
-void in_float32(const Tensor& input, const Tensor& result, const F& f) {
-  const auto format = result.suggest_memory_format();
+void in_float32(const Tensor& input, const Tensor& result, bool channels_last, const F& f) {
+  const auto format = format_of(result, channels_last);
   each_images(input, result, kRoundedMemory, [&](const Tensor& from, const Tensor& to) {
-    const Tensor some = from.to(at::kFloat);
+    const Tensor some = to_float32(from, channels_last);
     const Tensor sums = empty_part(to, some, format);
     f(some, sums);
     to.copy_(sums);
@@ -54,8 +67,7 @@ constexpr int64_t kTransposeMemory = 1 << 20;  // elements
 // f(input in channels_last, a fresh result in channels_last), transposed to `result`.
 template <typename F>
 void in_channels_last(const Tensor& input, const Tensor& result, const F& f) {
-  const auto format =
-      input.dim() == 5 ? at::MemoryFormat::ChannelsLast3d : at::MemoryFormat::ChannelsLast;
+  const auto format = format_of(input, true);
   each_images(input, result, kTransposeMemory, [&](const Tensor& from, const Tensor& to) {
     const int64_t N = from.size(0), C = from.size(1), K = to.size(1);
     const Tensor some = empty_part(from, from, format);

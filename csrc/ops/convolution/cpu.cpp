@@ -126,10 +126,10 @@ struct Forward {
       y.copy_(add_bias(sum, b));
     } else if (route.in_float32) {
       route.in_float32 = false;
-      const Tensor single = w.to(at::kFloat);
+      const Tensor single = to_float32(w, route.channels_last);
       std::optional<Tensor> bias;
       if (b.has_value()) bias = b->to(at::kFloat);
-      in_float32(x, y,
+      in_float32(x, y, route.channels_last,
                  [&](const Tensor& from, const Tensor& to) { run(route, from, single, bias, to); });
     } else if (route.transposed) {
       route.transposed = false;
@@ -267,8 +267,8 @@ void input_gradient(Route route, const Tensor& g, const Tensor& w, const Paramet
   }
   if (route.in_float32) {
     route.in_float32 = false;
-    const Tensor single = w.to(at::kFloat);
-    return in_float32(g, dx, [&](const Tensor& from, const Tensor& to) {
+    const Tensor single = to_float32(w, route.channels_last);
+    return in_float32(g, dx, route.channels_last, [&](const Tensor& from, const Tensor& to) {
       input_gradient(route, from, single, p, to);
     });
   }
@@ -352,11 +352,12 @@ void weight_gradient(Route route, const Tensor& g, const Tensor& x, const Parame
   }
   if (route.in_float32) {
     route.in_float32 = false;
-    const auto format = dw.suggest_memory_format();
+    const bool last = route.channels_last;
     Tensor sum;
     each_images(x, g, kRoundedMemory, [&](const Tensor& xs, const Tensor& gs) {
-      const Tensor single = xs.to(at::kFloat), part = empty_part(dw, single, format);
-      weight_gradient(route, gs.to(at::kFloat), single, p, part);
+      const Tensor single = to_float32(xs, last);
+      const Tensor part = empty_part(dw, single, format_of(dw, last));
+      weight_gradient(route, to_float32(gs, last), single, p, part);
       sum = sum.defined() ? sum.add_(part) : part;
     });
     dw.copy_(sum);
