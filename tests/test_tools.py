@@ -1,6 +1,7 @@
 """Tools that look at a model or transform it: they know our layers as they know torch's.
 
-Where one cannot, the line of torch's source that forbids it is held here: if it changes, the answer may.
+Where one cannot, the line of torch's source that forbids it is held here: if it changes, the answer
+may.
 """
 
 import copy

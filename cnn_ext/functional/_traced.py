@@ -1,7 +1,7 @@
 """What :func:`torch.jit.trace` records of a function that computes with sizes.
 
-It cannot follow such arithmetic, nor a choice that depends on a size. So the function is recorded as one
-operation, which does both when the trace is run, on whatever sizes it meets then.
+It cannot follow such arithmetic, nor a choice that depends on a size. So the function is recorded as
+one operation, which does both when the trace is run, on whatever sizes it meets then.
 """
 
 from __future__ import annotations

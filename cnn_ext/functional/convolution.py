@@ -76,9 +76,9 @@ def conv2d(
             packs patches block by block; ``"winograd"`` (filters of 3 x 3 or 5 x 5 cells, or so many
             in each phase of the stride, without dilation) takes 2.8 to 4 times fewer multiplications
             and rounds some three times as much; ``"direct"`` sums from a band of input rows, where no
-            patch is packed. What ``"auto"`` takes, :func:`convolution_algorithm` tells. Winograd is not exact
-            where the others are: on integers and other data whose sums float32 holds without rounding.
-            Zeros come out as some 1e-6. ``default_algorithm("implicit_gemm")`` excludes it.
+            patch is packed. What ``"auto"`` takes, :func:`convolution_algorithm` tells. Winograd is not
+            exact where the others are: on integers and other data whose sums float32 holds without
+            rounding. Zeros come out as some 1e-6. ``default_algorithm("implicit_gemm")`` excludes it.
 
     Integers are ints, NumPy's, or tensors of one; lists of them are tuples or lists, as torch has it.
 
@@ -186,8 +186,8 @@ def conv_transpose1d(
     """
     if has_torch_function((input, weight, bias)):
         return handle_torch_function(
-            conv_transpose1d, (input, weight, bias), input, weight, bias, stride, padding, output_padding,
-            groups, dilation, algorithm=algorithm,
+            conv_transpose1d, (input, weight, bias), input, weight, bias, stride, padding,
+            output_padding, groups, dilation, algorithm=algorithm,
         )  # fmt: skip
     return _conv_transpose(
         1, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
@@ -232,8 +232,8 @@ def conv_transpose2d(
     """
     if has_torch_function((input, weight, bias)):
         return handle_torch_function(
-            conv_transpose2d, (input, weight, bias), input, weight, bias, stride, padding, output_padding,
-            groups, dilation, algorithm=algorithm,
+            conv_transpose2d, (input, weight, bias), input, weight, bias, stride, padding,
+            output_padding, groups, dilation, algorithm=algorithm,
         )  # fmt: skip
     return _conv_transpose(
         2, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
@@ -261,8 +261,8 @@ def conv_transpose3d(
     """
     if has_torch_function((input, weight, bias)):
         return handle_torch_function(
-            conv_transpose3d, (input, weight, bias), input, weight, bias, stride, padding, output_padding,
-            groups, dilation, algorithm=algorithm,
+            conv_transpose3d, (input, weight, bias), input, weight, bias, stride, padding,
+            output_padding, groups, dilation, algorithm=algorithm,
         )  # fmt: skip
     return _conv_transpose(
         3, input, weight, bias, stride, padding, output_padding, groups, dilation, algorithm
@@ -322,10 +322,10 @@ def _conv_of_nothing(axes, input, weight, bias, stride, padding, dilation, group
     "traced_convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, str padding, "
     "SymInt[] dilation, SymInt groups, str algorithm, bool relu) -> Tensor"
 )
-def _conv_by_word(input, weight, bias, *arguments):
-    *arguments, relu = arguments
+def _conv_by_word(input, weight, bias, stride, padding, dilation, groups, algorithm, relu) -> Tensor:
     operation = convolution_relu if relu else convolution
-    return _conv(weight.dim() - 2, input, weight, bias, *arguments, operation)
+    axes = weight.dim() - 2
+    return _conv(axes, input, weight, bias, stride, padding, dilation, groups, algorithm, operation)
 
 
 def _pad_same(input, kernel_size, stride, dilation, mode) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
@@ -62,7 +64,8 @@ def local_response_norm(
         )  # fmt: skip
     tensor("local_response_norm: input", input, AttributeError)
     size = integer("local_response_norm: size", size)
-    tensors = [value for value in (alpha, beta, k) if isinstance(value, Tensor)]
+    constants: tuple[Any, ...] = alpha, beta, k
+    tensors = [value for value in constants if isinstance(value, Tensor)]
     if any(value.requires_grad for value in tensors) or (tensors and transformed()):
         return _with_learned_constants(input, size, alpha, beta, k, alpha_scaling, region, channel_dim)
     alpha, beta, k = (

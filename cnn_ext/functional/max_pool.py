@@ -30,7 +30,8 @@ def max_pool2d(
         input: (N, C, H, W) or (C, H, W). float32 and float64, on a GPU bfloat16 and float16 too, with
             windows of at most 255 cells, run on kernels of ours; the rest is torch's.
         kernel_size: cells of a window; one int or one per axis, as those below.
-        stride: from window to window; the window's size if None or empty, so that windows do not overlap.
+        stride: from window to window; the window's size if None or empty, so that windows do not
+            overlap.
         padding: cells of -inf on both sides, at most half a window.
         dilation: from cell to cell of a window.
         ceil_mode: a last window may reach beyond the padding, if it starts inside.

@@ -27,7 +27,7 @@ class Layer(torch.nn.Module):
         def is_leaf_here(module: torch.nn.Module, name: str) -> bool:
             return is_leaf(module, name) or (module is self and is_leaf(_as_twin(self), name))
 
-        tracer.is_leaf_module = is_leaf_here  # type: ignore[method-assign]
+        tracer.is_leaf_module = is_leaf_here  # type: ignore[method-assign, assignment]
         try:
             return super().__call__(*args, **kwargs)
         finally:
@@ -45,6 +45,6 @@ def _tracer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tracer | None:
 def _as_twin(layer: Layer) -> torch.nn.Module:
     """The same layer as an instance of torch's class, to ask a tracer about."""
     twin = next(kind for kind in type(layer).__mro__ if kind.__module__.startswith("torch.nn"))
-    stand_in = twin.__new__(twin)
+    stand_in: torch.nn.Module = object.__new__(twin)  # type: ignore[call-overload]
     stand_in.__dict__ = layer.__dict__
     return stand_in

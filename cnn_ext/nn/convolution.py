@@ -268,13 +268,13 @@ class ConvTranspose3d(_ConvolutionTranspose, torch.nn.ConvTranspose3d):
     convolve = staticmethod(functional.conv_transpose3d)
 
 
-class LazyConv1d(Layer, torch.nn.LazyConv1d):
+class LazyConv1d(Layer, torch.nn.LazyConv1d):  # type: ignore[misc]
     """A :class:`Conv1d` that learns its input channels from its first input, as :class:`LazyConv2d`."""
 
     cls_to_become = Conv1d  # type: ignore[assignment]
 
 
-class LazyConv2d(Layer, torch.nn.LazyConv2d):
+class LazyConv2d(Layer, torch.nn.LazyConv2d):  # type: ignore[misc]
     """A :class:`Conv2d` that learns its input channels from its first input.
 
     Example:
@@ -286,19 +286,19 @@ class LazyConv2d(Layer, torch.nn.LazyConv2d):
     cls_to_become = Conv2d  # type: ignore[assignment]
 
 
-class LazyConv3d(Layer, torch.nn.LazyConv3d):
+class LazyConv3d(Layer, torch.nn.LazyConv3d):  # type: ignore[misc]
     """A :class:`Conv3d` that learns its input channels from its first input, as :class:`LazyConv2d`."""
 
     cls_to_become = Conv3d  # type: ignore[assignment]
 
 
-class LazyConvTranspose1d(Layer, torch.nn.LazyConvTranspose1d):
+class LazyConvTranspose1d(Layer, torch.nn.LazyConvTranspose1d):  # type: ignore[misc]
     """A :class:`ConvTranspose1d` that learns its input channels, as :class:`LazyConvTranspose2d`."""
 
     cls_to_become = ConvTranspose1d  # type: ignore[assignment]
 
 
-class LazyConvTranspose2d(Layer, torch.nn.LazyConvTranspose2d):
+class LazyConvTranspose2d(Layer, torch.nn.LazyConvTranspose2d):  # type: ignore[misc]
     """A :class:`ConvTranspose2d` that learns its input channels from its first input.
 
     Example:
@@ -310,7 +310,7 @@ class LazyConvTranspose2d(Layer, torch.nn.LazyConvTranspose2d):
     cls_to_become = ConvTranspose2d  # type: ignore[assignment]
 
 
-class LazyConvTranspose3d(Layer, torch.nn.LazyConvTranspose3d):
+class LazyConvTranspose3d(Layer, torch.nn.LazyConvTranspose3d):  # type: ignore[misc]
     """A :class:`ConvTranspose3d` that learns its input channels, as :class:`LazyConvTranspose2d`."""
 
     cls_to_become = ConvTranspose3d  # type: ignore[assignment]

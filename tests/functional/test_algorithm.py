@@ -282,3 +282,9 @@ def test_plain_calls_do_not_pile_up():
         default_algorithm("im2col")
         default_algorithm("auto")
     assert len(settings) <= 2
+
+
+def test_the_variable_of_version_0_1_tells_the_algorithm_too():
+    with cnn_ext.default_algorithm("im2col"):
+        assert cnn_ext.functional._default_algorithm == "im2col"
+    assert not hasattr(cnn_ext.functional, "_other")

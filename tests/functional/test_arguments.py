@@ -1,5 +1,7 @@
 """Odd arguments are taken and refused as torch's functions do: every function x argument x value."""
 
+import re
+
 import numpy
 import pytest
 import torch
@@ -70,7 +72,9 @@ VALUES = {
     "torch.int64": torch.int64,
 }
 
-IMAGE, FILTERS, GROUPED = torch.randn(2, 4, 9, 9), torch.randn(4, 4, 2, 2), torch.randn(4, 2, 2, 2)
+# Below 1, so that k + alpha sum is not near 0 for any of the constants.
+IMAGE = torch.linspace(0, 0.9, 648).view(4, 9, 9, 2).permute(3, 0, 2, 1).contiguous()
+FILTERS, GROUPED = torch.randn(4, 4, 2, 2), torch.randn(4, 2, 2, 2)
 DENSE = torch.randn(3, 9)
 COLUMNS = {cells: torch.randn(2, 16, cells) for cells in (1, 16, 49, 64, 144)}
 
@@ -168,7 +172,7 @@ def test_what_is_refused_is_named(argument, label):
     assert isinstance(error, Exception)
     assert f"{name}: expected" in str(error)
     what = {"object": "object", "'2'": "'2'|str", "[2.0, 2]": r"2\.0|list", "2j": "2j|complex"}[label]
-    pytest.raises(type(error), ARGUMENTS[argument], functional, VALUES[label]).match(what)
+    assert re.search(what, str(error))
 
 
 @pytest.mark.parametrize("name", ["input", "eigenvectors", "eigenvalues", "alphas"])
