@@ -13,6 +13,7 @@ import ast
 import builtins
 import copy
 import functools
+import itertools
 import linecache
 from collections.abc import Callable, Iterable, Iterator
 from types import CellType, CodeType, FunctionType
@@ -440,7 +441,7 @@ class _Weaver:
         """
         settle, calls = set(), self._effects(s)
         for name in self.waiting:
-            places = [path for path in _paths(s, name)]
+            places = list(_paths(s, name))
             if not places:
                 if calls and live(name):
                     settle.add(name)
@@ -470,8 +471,13 @@ class _Weaver:
         """Whether a variable, found at the end of the path, goes to one call, before any effect."""
         *outer, name = path
         order = {id(n): i for i, n in enumerate(_in_order(path[0]))}
+        elsewhere: set[int] = set()  # in the outcome of a conditional expression that is not this one
+        for parent, inner in itertools.pairwise(path):
+            if isinstance(parent, ast.IfExp) and inner is not parent.test:
+                other = parent.orelse if inner is parent.body else parent.body
+                elsewhere |= {id(n) for n in ast.walk(other)}
         for effect in effects:
-            if order[id(effect)] < order[id(name)] and not any(effect is o for o in outer):
+            if id(effect) not in elsewhere and order[id(effect)] < order[id(name)] and not any(effect is o for o in outer):
                 return False
         inner = name
         for parent in reversed(outer):
