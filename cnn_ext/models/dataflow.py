@@ -51,7 +51,11 @@ def explore(model: nn.Module, example_input: Any = None) -> Findings:
     """
     tensors = itertools.chain(model.parameters(), model.buffers())
     copied = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    scout = _Scout(dict(zip(copied.modules(), model.modules(), strict=True)))
+    theirs = dict(zip(copied.modules(), model.modules(), strict=True))
+    for module, their in theirs.items():
+        if type(module) is not type(their):  # copied in a way of its own
+            module.__class__ = type(their)
+    scout = _Scout(theirs)
     for module in scout.hooked:
         for hooks in (module._forward_hooks, module._forward_pre_hooks,
                       module._backward_hooks, module._backward_pre_hooks):  # fmt: skip
@@ -63,7 +67,7 @@ def explore(model: nn.Module, example_input: Any = None) -> Findings:
             arguments = example_input if isinstance(example_input, tuple) else (example_input,)
             for norm in scout.norms:
                 norm.register_forward_pre_hook(lambda norm, given: scout.note(norm, given))
-            for layer in scout.starts:
+            for layer in scout.reasons:
                 layer.register_forward_hook(lambda layer, _, value: scout.returned(layer, value))
             with torch.no_grad():
                 copied(*arguments)
@@ -85,8 +89,8 @@ class _Scout:
         self.seen: set[nn.Module] = set()
         self.folding: tuple[nn.Module, ...] = ()  # those that are called together with a layer
         self.origins: dict[int, tuple[Any, nn.Module]] = {}  # the layer that gave a value, by id
-        self.starts = {m: m not in self.hooked and not norms.cannot_start(m)
-                       for m in theirs if norms.is_layer(m)}  # fmt: skip
+        layers = [m for m in theirs if norms.is_layer(m)]
+        self.reasons = {m: HOOKED if m in self.hooked else norms.cannot_start(m) for m in layers}
         # Asked now, for while fx traces, a module's tensors are proxies.
         self.affine = {m: norms.affine(m) for m in self.norms}
 
@@ -125,10 +129,10 @@ class _Scout:
                 if isinstance(function, Woven) and function.takes_waiting and function not in self.hooked:
                     return getattr(function, "forward" + LAZY)(input)
                 input = input.value()
-            if isinstance(function, nn.Module) and self.starts.get(function):
+            if isinstance(function, nn.Module) and self.reasons.get(function, HOOKED) is None:
                 return _Trial(self, function, input)
             args = (input,)
-        if isinstance(function, Woven) and function not in self.hooked:
+        if isinstance(function, Woven) and function.takes_waiting and function not in self.hooked:
             return getattr(function, "forward" + LAZY)(*args, **kwargs)
         return function(*args, **kwargs)
 
@@ -145,8 +149,8 @@ class _Scout:
             reason = "what it is given comes from no convolution or linear layer directly"
         elif norm in self.hooked:
             reason = HOOKED
-        elif not self.starts[layer]:
-            reason = f"{type(layer).__name__} before it: {norms.cannot_start(layer) or HOOKED}"
+        elif self.reasons[layer]:
+            reason = f"{type(layer).__name__} before it: {self.reasons[layer]}"
         else:
             reason = f"what {type(layer).__name__} gives it may be used elsewhere too"
         self.leave(norm, reason, layer)
@@ -253,7 +257,7 @@ class _Tracer(Tracer):
         if m in self.scout.norms:
             self.scout.note(m, args)
         value = super().call_module(m, forward, args, kwargs)
-        if m in self.scout.starts:
+        if m in self.scout.reasons:
             self.scout.returned(m, value)
         return value
 

@@ -62,7 +62,13 @@ def is_norm(module: nn.Module) -> bool:
 
 def is_plain(norm: nn.Module) -> bool:
     """Whether its forward is torch's."""
-    return type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return is_called_plainly(norm) and type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+
+
+def is_called_plainly(module: nn.Module) -> bool:
+    """Whether to call it is to call its forward, and hooks."""
+    kind = type(module)
+    return kind.__call__ is nn.Module.__call__ and kind._call_impl is nn.Module._call_impl
 
 
 def affine(norm: Any) -> Affine | str:
@@ -82,7 +88,7 @@ def affine(norm: Any) -> Affine | str:
     children = dict(norm.named_children())
     names = tuple(name for name in children if not passes(children[name]))
     found = Affine(scale, shift, names)
-    if not (_is_known(norm) or is_straight(norm)):
+    if not is_called_plainly(norm) or not (_is_known(norm) or is_straight(norm)):
         return f"{type(norm).__name__} has a forward of its own, with branches or effects"
     if not _computes(norm, found):
         return f"{type(norm).__name__} has a forward of its own, which is not batch norm's"
@@ -199,6 +205,8 @@ def cannot_start(layer: Any) -> str | None:
         return "its weight is complex"
     if not weight.is_floating_point():
         return "its weight is not of floating point"
+    if not is_called_plainly(layer):
+        return f"{type(layer).__name__} has a way of its own to be called"
     if not is_plain_layer(layer) and not (_is_known(layer) and _scales(layer)):
         return f"{type(layer).__name__} has a forward of its own"
     return None

@@ -53,7 +53,7 @@ def lazily(function: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(function, Layer) and isinstance(input, Tensor) and is_calm(function):
             return Pending(function, input, None)
         args = (input,)
-    if isinstance(function, Woven) and is_calm(function):
+    if isinstance(function, Woven) and function.takes_waiting and is_calm(function):
         return getattr(function, "forward" + LAZY)(*args, **kwargs)
     return function(*args, **kwargs)
 
@@ -116,7 +116,7 @@ class Woven(nn.Module):
     """A module whose code was rewritten."""
 
     functions: dict[str, FunctionType]  # that are in its ``__dict__``, and were rewritten too
-    takes_waiting: bool  # whether its forward was, and may be called with what waits
+    takes_waiting = False  # whether its forward was, and its class calls that and does nothing else
 
 
 class Pending:
