@@ -405,8 +405,8 @@ class _Container(Woven):
     made_of: tuple[type[torch.nn.Module], Functions, bool]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if _is_customised(self.made_of[0]):  # it is read again as what it was, and runs as such
-            return super().__reduce_ex__(protocol)
+        if _is_customised(self.made_of[0]):
+            return _as_it_was(self).__reduce_ex__(protocol)
         return _empty_container, self.made_of, self.__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -414,6 +414,16 @@ class _Container(Woven):
         for module in self.modules():  # what follows a layer may have been missing when it was loaded
             if isinstance(module, _FrozenLayer) and len(module.forms) < len(module.pairs):
                 module._form()
+
+
+def _as_it_was(container: _Container) -> torch.nn.Module:
+    """The same object of its own class, for classes that copy and pickle in a way of their own.
+
+    The copy is of that class too: it computes the same, and fuses nothing in its own code.
+    """
+    alias = object.__new__(container.made_of[0])
+    alias.__dict__ = container.__dict__
+    return alias
 
 
 class _Sealed(_Frozen, _Container):
@@ -440,6 +450,8 @@ def _container(
         name = f"Frozen{kind.__name__}" if whole else kind.__name__
         members |= {"__doc__": kind.__doc__, "__module__": __name__, "made_of": key, "woven": woven,
                     "functions": dict(functions), "reasons": reasons}  # fmt: skip
+        if _is_customised(kind):
+            members["__deepcopy__"] = lambda self, memo: copy.deepcopy(_as_it_was(self), memo)
         first = _Sealed if whole else _Container
         _MADE[key] = type(name, (first, kind, *bases), members)
     return _MADE[key]

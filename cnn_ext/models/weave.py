@@ -23,6 +23,7 @@ import torch
 LAZY = "__lazily"  # ends the name of the version of a method that may return what still waits
 NAMES = {"lazily": "_cnn_lazily", "settle": "_cnn_settle", "method": "_cnn_method",
          "isinstance": "_cnn_isinstance", "type": "_cnn_type"}  # fmt: skip
+INNER = "_cnn_inner"
 # Calls that change nothing, as far as their arguments are modules, tensors and numbers.
 PURE = (isinstance, issubclass, type, getattr, hasattr, len, callable, bool, int, float, id, range,
         enumerate, zip, reversed, max, min, super, torch.is_grad_enabled, torch.is_tensor,
@@ -154,7 +155,7 @@ def _compiled(
     for argument in ast.walk(arguments):
         if isinstance(argument, ast.arg):
             argument.annotation = None
-    inner = ast.FunctionDef(node.name, arguments, body, [])
+    inner = ast.FunctionDef(INNER, arguments, body, [])  # its own name may be a global's
     outer_names = dict.fromkeys((*NAMES.values(), *code.co_freevars))
     outer = ast.FunctionDef(
         "outer", ast.arguments([], [ast.arg(n) for n in outer_names], None, [], [], None, []),
@@ -168,7 +169,7 @@ def _compiled(
     flags = code.co_flags & 0x1000000  # from __future__ import annotations
     compiled = compile(module, code.co_filename, "exec", flags=flags, dont_inherit=True)
     (outer_code,) = (c for c in compiled.co_consts if isinstance(c, CodeType))
-    (inner_code,) = (c for c in outer_code.co_consts if isinstance(c, CodeType) and c.co_name == node.name)
+    (inner_code,) = (c for c in outer_code.co_consts if isinstance(c, CodeType) and c.co_name == INNER)
     cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
     cells |= {NAMES[name]: CellType(helper) for name, helper in helpers.items()}
     closure = tuple(cells[name] for name in inner_code.co_freevars)

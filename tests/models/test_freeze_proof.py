@@ -330,7 +330,21 @@ class ConvolvesFirst(Base):
         return y + z
 
 
-KINDS = [ConvolvesFirst, TensorOrDict, DictOrTensor, ByGradientMode, ByFlag, ByGlobal, ByTraining, Keeps, KeepsInAList,
+def twice(x):
+    return 2 * x
+
+
+class NamedAsAGlobal(Base):
+    """Its method has the name of a function that it calls."""
+
+    def twice(self, x):
+        return twice(self.bn(self.conv(x)))
+
+    def forward(self, x):
+        return self.twice(x)
+
+
+KINDS = [NamedAsAGlobal, ConvolvesFirst, TensorOrDict, DictOrTensor, ByGradientMode, ByFlag, ByGlobal, ByTraining, Keeps, KeepsInAList,
          KeepsInAClosure, ReadsTheWeight, ChangesItsInput, ChangesItsInputByACall, ChangesTheOutput,
          RectifiesInPlace, ByShape, ByRank, ByValue, ByArguments, CallsFromElsewhere, Shares, InABranch,
          InALoop, InContexts, Looks, Nested]  # fmt: skip
