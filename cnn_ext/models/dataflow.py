@@ -1,8 +1,8 @@
 """Finds which layers a network's batch norms and ReLUs follow, by following its calls once.
 
-What is found here is only where to look: whether a layer's output goes nowhere else is
-:mod:`cnn_ext.models.weave`'s to prove, and what a call finds at run time :mod:`cnn_ext.models.pending`'s
-to check. So any path through the code will do, also one that no image takes.
+What is found here is only where to look. :mod:`cnn_ext.models.weave` proves that a layer's output
+goes nowhere else, and :mod:`cnn_ext.models.pending` checks at each call that nothing has changed. So
+any path through the code will do, also one that no image takes.
 """
 
 from __future__ import annotations
@@ -126,7 +126,11 @@ class _Scout:
                 joined = input.then(function)
                 if joined is not None:
                     return joined
-                if isinstance(function, Woven) and function.takes_waiting and function not in self.hooked:
+                if (
+                    isinstance(function, Woven)
+                    and function.takes_waiting
+                    and function not in self.hooked
+                ):
                     return getattr(function, "forward" + LAZY)(input)
                 input = input.value()
             if isinstance(function, nn.Module) and self.reasons.get(function, HOOKED) is None:
@@ -144,7 +148,7 @@ class _Scout:
         """A batch norm is called, with or without a layer that waits."""
         if norm in self.folding:
             return
-        value, layer = self.origins.get(id(args[0]), (None, None)) if args else (None, None)
+        _, layer = self.origins.get(id(args[0]), (None, None)) if args else (None, None)
         if layer is None:
             reason = "what it is given comes from no convolution or linear layer directly"
         elif norm in self.hooked:
@@ -195,7 +199,7 @@ class _Trial(Pending):
         self.scout, self.layer, self.input = scout, layer, input  # type: ignore[assignment]
         self.norm: nn.Module | None = None
         self.relu: bool = False
-        self.calls = (layer,)
+        self.calls: tuple[nn.Module, ...] = (layer,)
 
     def with_(self, *calls: nn.Module, norm: nn.Module | None, relu: bool) -> _Trial:
         trial = copy.copy(self)

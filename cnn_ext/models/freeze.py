@@ -26,15 +26,13 @@ from cnn_ext.models.dataflow import Findings, explore
 from cnn_ext.models.freeze_report import Report, Row
 from cnn_ext.models.norms import Affine
 from cnn_ext.models.pending import HELPERS, Folded, Form, Layer, Woven
-from cnn_ext.models.weave import LAZY, NotWoven, weave
+from cnn_ext.models.weave import LAZY, NotWovenError, weave
 from cnn_ext.nn.convolution import _Convolution
 
 MOST_KEPT = 2**22  # numbers: from beyond the cache more of them are read no faster than transformed
 
 
-def freeze(
-    model: torch.nn.Module, *, fuse: bool = True, example_input: Any = None
-) -> torch.nn.Module:
+def freeze(model: torch.nn.Module, *, fuse: bool = True, example_input: Any = None) -> torch.nn.Module:
     """A copy of the model for inference on our layers, in evaluation mode.
 
     Its convolutions keep their filters transformed where ``"auto"`` may choose Winograd, if these are
@@ -100,7 +98,7 @@ def freeze(
         findings = explore(frozen, example_input)
         for module in frozen.modules():  # the rest keeps its own code
             if isinstance(module, Woven) and not findings.pairs.keys() & set(module.modules()):
-                module.__class__ = kinds[id(module)]
+                module.__class__ = kinds[id(module)]  # type: ignore[assignment]
     report = _report(frozen, findings, reasons)
     for norm, affine in findings.affine.items():
         _become_folded(norm, affine)
@@ -170,11 +168,13 @@ class _Frozen(torch.nn.Module):
 class _FrozenLayer(_Frozen, Layer):
     """What frozen layers share; they come from :func:`freeze`, not from a constructor."""
 
-    pairs: tuple[tuple[Any, bool], ...] = ()  # what follows it: a batch norm or None, and whether a ReLU
+    pairs: tuple[
+        tuple[Any, bool], ...
+    ] = ()  # what follows it: a batch norm or None, and whether a ReLU
 
     def _form(self) -> None:
         """Computes its forms, where what follows it is there."""
-        forms = []
+        forms: list[Form] = []
         for norm, relu in self.pairs:
             if norm is None or "_affine" in norm.__dict__:
                 forms.append(Form(norm, relu, _twin(self, norm, relu, forms)))
@@ -365,8 +365,7 @@ def _frozen_kind(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
         return FrozenLinear
     for ours in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
         theirs = getattr(torch.nn, ours.__name__)
-        plain = (theirs.forward, ours.forward), (theirs._conv_forward, ours._conv_forward)
-        if issubclass(kind, theirs) and kind.forward in plain[0] and kind._conv_forward in plain[1]:
+        if issubclass(kind, theirs) and norms.has_plain_forward(kind):
             return _combined(FROZEN[ours], kind)
     return _combined(_FrozenLayer, kind)
 
@@ -430,9 +429,7 @@ class _Sealed(_Frozen, _Container):
     """The whole of a frozen model."""
 
 
-def _container(
-    kind: type[torch.nn.Module], functions: Functions, whole: bool
-) -> type[torch.nn.Module]:
+def _container(kind: type[torch.nn.Module], functions: Functions, whole: bool) -> type[torch.nn.Module]:
     """The class of a container of this class, its code rewritten; the whole model's is sealed too.
 
     ``super()`` in a method of ``kind`` looks for what comes behind it in the order of classes, and so
@@ -477,7 +474,7 @@ def _woven_members(
         woven = None
         try:
             woven = weave(function, methods | dict(functions).keys(), HELPERS)
-        except NotWoven as reason:
+        except NotWovenError as reason:
             reasons.setdefault(name, str(reason))
         any_woven = any_woven or woven is not None
         if name in dict(functions):
@@ -541,9 +538,7 @@ def _materialise(module: torch.nn.Module) -> None:
 # ---------------------------------------------------------------------------------------------
 
 
-def _report(
-    model: torch.nn.Module, findings: Findings, reasons: dict[torch.nn.Module, str]
-) -> Report:
+def _report(model: torch.nn.Module, findings: Findings, reasons: dict[torch.nn.Module, str]) -> Report:
     """What is about to be done, by name."""
     names = {m: name for name, m in model.named_modules()}
     for owner, reason in reasons.items():  # its code, as it stands, may do anything with what it gets

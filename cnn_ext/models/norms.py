@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cnn_ext import nn as ours
 from cnn_ext.models.pending import Folded, passes
-from cnn_ext.models.weave import NotWoven, _definition
+from cnn_ext.models.weave import NotWovenError, _definition
 
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
 # Their forwards branch, but in evaluation they are the formula, then dropout, then the activation.
@@ -62,7 +62,10 @@ def is_norm(module: nn.Module) -> bool:
 
 def is_plain(norm: nn.Module) -> bool:
     """Whether its forward is torch's."""
-    return is_called_plainly(norm) and type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return is_called_plainly(norm) and type(norm).forward in (
+        _BatchNorm.forward,
+        nn.SyncBatchNorm.forward,
+    )
 
 
 def is_called_plainly(module: nn.Module) -> bool:
@@ -130,7 +133,7 @@ def _is_straight_function(function: Any) -> bool:
         return False
     try:
         node = _definition(function)
-    except NotWoven:
+    except NotWovenError:
         return False
     own = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
     own |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
@@ -142,9 +145,10 @@ def _is_straight_function(function: Any) -> bool:
             return False
         if isinstance(inner, ast.IfExp | ast.NamedExpr | ast.Lambda | ast.BoolOp | ast.comprehension):
             return False
-        if isinstance(inner, ast.Name) and inner.id not in own and inner.id != "super":
-            if not isinstance(function.__globals__.get(inner.id), ModuleType):
-                return False
+        name = inner.id if isinstance(inner, ast.Name) else "super"
+        known = name in own or name == "super"
+        if not known and not isinstance(function.__globals__.get(name), ModuleType):
+            return False
         if isinstance(inner, ast.Call) and not _is_arithmetic(inner.func, function.__globals__, own):
             return False
     return True
@@ -189,7 +193,11 @@ def is_layer(module: nn.Module) -> bool:
 
 def is_plain_layer(module: nn.Module) -> bool:
     """Whether its forward is torch's, or ours."""
-    kind = type(module)
+    return has_plain_forward(type(module))
+
+
+def has_plain_forward(kind: type[nn.Module]) -> bool:
+    """Whether layers of this class have torch's forward, or ours."""
     conv = getattr(kind, "_conv_forward", None)
     return kind.forward in PLAIN_FORWARDS and (conv is None or conv in PLAIN_CONV_FORWARDS)
 
@@ -250,7 +258,9 @@ def _along_filters(layer: Any, scale: Tensor) -> Tensor:
     weight = layer.weight
     if not isinstance(layer, _ConvTransposeNd):
         return scale.view(-1, *[1] * (weight.dim() - 1))
-    inputs = weight.shape[0] // layer.groups  # a transposed convolution's weight is (C, K / groups, ...)
+    inputs = (
+        weight.shape[0] // layer.groups
+    )  # a transposed convolution's weight is (C, K / groups, ...)
     by_group = scale.view(layer.groups, 1, -1).expand(-1, inputs, -1).reshape(weight.shape[:2])
     return by_group.reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
 

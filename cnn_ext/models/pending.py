@@ -1,9 +1,9 @@
 """Calls of layers that wait until it is known what their result is given to.
 
-A frozen model's code is its own, but for calls: :mod:`cnn_ext.models.weave` has put :func:`lazily` in the
-place of those whose result only the next call can see. A convolution called so is a :class:`Pending`. A
-batch norm or a ReLU called with one becomes part of it, and :func:`settle` computes it. Whether that
-is possible is asked of the modules at hand, at each call: hooks, modes, types and ranks may have changed.
+A frozen model's code is its own, but for calls whose result only the next call can see: there
+:mod:`cnn_ext.models.weave` has put :func:`lazily`. A convolution called so gives a :class:`Pending`. A
+batch norm or a ReLU called with one becomes part of it, and :func:`settle` computes it. Whether that is
+possible is asked at each call, of the modules at hand: hooks, modes, types and ranks may have changed.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 ``y = self.conv(x); y = self.bn(y)`` becomes ``y = lazily(self.conv, x); y = lazily(self.bn, y)``: see
 :mod:`cnn_ext.models.pending`. What waits is a local variable that nothing but the next call can see. It
 waits only while nothing happens that could change what it was called with. Every other use, and every
-statement that may have an effect, is preceded by ``y = settle(y)``. So each branch of the code, whichever
-is taken, computes what the code says.
+statement that may have an effect, is preceded by ``y = settle(y)``. So each branch of the code computes
+what the code says, whichever is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import copy
 import functools
 import itertools
 import linecache
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CellType, CodeType, FunctionType
 
 import torch
@@ -38,12 +38,12 @@ SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.L
 Live = Callable[[str], bool]
 
 
-class NotWoven(Exception):
+class NotWovenError(Exception):
     """Says why a function cannot be rewritten."""
 
 
 def weave(
-    function: FunctionType, methods: frozenset[str], helpers: dict[str, object]
+    function: FunctionType, methods: frozenset[str], helpers: Mapping[str, object]
 ) -> tuple[FunctionType, FunctionType] | None:
     """The function rewritten twice: returning values, and returning what may still wait.
 
@@ -56,7 +56,7 @@ def weave(
         None if nothing in it could wait.
 
     Raises:
-        NotWoven: with the reason.
+        NotWovenError: with the reason.
     """
     node = _definition(function)
     _refuse_what_is_not_understood(node)
@@ -95,19 +95,19 @@ def _definition(function: FunctionType) -> ast.FunctionDef:
     try:
         tree, codes = _parsed(code.co_filename, "".join(lines))
     except SyntaxError as error:
-        raise NotWoven("its source cannot be read") from error
+        raise NotWovenError("its source cannot be read") from error
     same = codes.get((code.co_name, code.co_firstlineno), [])
     if not any(_equal(code, other) for other in same):
-        raise NotWoven("its source is not at hand")
+        raise NotWovenError("its source is not at hand")
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
-            if min(n.lineno for n in (node, *node.decorator_list)) == code.co_firstlineno:
+            if min((node.lineno, *(d.lineno for d in node.decorator_list))) == code.co_firstlineno:
                 return node
         elif isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and _is_of(code, node):
             returned = ast.copy_location(ast.Return(node.body), node.body)
             made = ast.FunctionDef("lambda_", node.args, [returned], [])
             return ast.fix_missing_locations(ast.copy_location(made, node))
-    raise NotWoven("its source is not at hand")
+    raise NotWovenError("its source is not at hand")
 
 
 def _equal(code: CodeType, other: CodeType) -> bool:
@@ -136,16 +136,16 @@ def _is_of(code: CodeType, node: ast.Lambda) -> bool:
 def _refuse_what_is_not_understood(node: ast.FunctionDef) -> None:
     for inner in ast.walk(node):
         if isinstance(inner, ast.Yield | ast.YieldFrom | ast.Await | ast.Match):
-            raise NotWoven("it is a generator or a coroutine, or matches patterns")
+            raise NotWovenError("it is a generator or a coroutine, or matches patterns")
         name = getattr(inner, "id", getattr(inner, "attr", ""))
         if name in SEES_ALL:
-            raise NotWoven(f"it calls {name}")
+            raise NotWovenError(f"it calls {name}")
         if isinstance(name, str) and name.startswith("__") and not name.endswith("__"):
-            raise NotWoven("it has names that are private to the class")
+            raise NotWovenError("it has names that are private to the class")
 
 
 def _compiled(
-    function: FunctionType, node: ast.FunctionDef, body: list[ast.stmt], helpers: dict[str, object]
+    function: FunctionType, node: ast.FunctionDef, body: list[ast.stmt], helpers: Mapping[str, object]
 ) -> FunctionType:
     """The function with another body: same globals, defaults and variables of outer functions."""
     code = function.__code__
@@ -273,7 +273,9 @@ class _Weaver:
         # What the lazy version of a method is called with may still wait.
         given = {a.arg for a in arguments[1:2]} if lazy_return else set()
         self.waiting: set[str] = given & self.locals
-        self.bound = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}  # certainly: only what is bound can be settled
+        self.bound = {
+            a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)
+        }  # certainly: only what is bound can be settled
 
     def function(self) -> list[ast.stmt]:
         """The new body."""
@@ -289,11 +291,14 @@ class _Weaver:
             elif isinstance(outer, SCOPES) and outer is not self.node:
                 others |= {n.id for n in ast.walk(outer) if isinstance(n, ast.Name)}
             elif isinstance(outer, ast.NamedExpr | ast.With | ast.Try | ast.Delete):
-                parts = outer.items if isinstance(outer, ast.With) else [outer]
-                if isinstance(outer, ast.Try):  # it is left at any call: nothing may wait there
-                    parts = [outer]
-                others |= {n.id for p in parts for n in ast.walk(p)
-                           if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store | ast.Del)}
+                # A try statement is left at any call: nothing may wait in what it sets.
+                parts: list = outer.items if isinstance(outer, ast.With) else [outer]
+                others |= {
+                    n.id
+                    for p in parts
+                    for n in ast.walk(p)
+                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store | ast.Del)
+                }
                 others |= {h.name for h in getattr(outer, "handlers", ()) if h.name}
             elif isinstance(outer, ast.Global | ast.Nonlocal):
                 others |= set(outer.names)
@@ -330,12 +335,13 @@ class _Weaver:
         target = None
         if isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.targets[0], ast.Name):
             target = s.targets[0].id
+
         def live(name: str) -> bool:  # a variable that this very statement sets is dead behind it
             return not isinstance(s, ast.Return) and name != target and then(name)
 
         before = self._before(s, live)
         if target in self.locals:
-            s.value, waits = self.lazy(s.value)  # type: ignore[union-attr]
+            s.value, waits = self.lazy(s.value)  # type: ignore[attr-defined]
             (self.waiting.add if waits else self.waiting.discard)(target)  # type: ignore[arg-type]
         elif isinstance(s, ast.Return) and s.value is not None:
             s.value, waits = self.lazy(s.value)
@@ -344,7 +350,8 @@ class _Weaver:
         else:
             self._eager_parts(s)
         self.waiting = {name for name in self.waiting if name == target or live(name)}
-        self.bound |= {n.id for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        self.bound |= {n.id for n in ast.walk(s)
+                       if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}  # fmt: skip
         return [*before, s]
 
     def _if(self, s: ast.If, then: Live) -> list[ast.stmt]:
@@ -358,7 +365,9 @@ class _Weaver:
         for block in (s.body, s.orelse):
             self.waiting, self.bound = set(waiting), set(bound)
             new = self.block(block, then)
-            ends = bool(block) and isinstance(block[-1], ast.Return | ast.Raise | ast.Break | ast.Continue)
+            ends = bool(block) and isinstance(
+                block[-1], ast.Return | ast.Raise | ast.Break | ast.Continue
+            )
             branches.append((new, ends, self.waiting, self.bound))
         going_on = [b for b in branches if not b[1]] or branches
         self.bound = set.intersection(*(b[3] for b in going_on))
@@ -447,9 +456,11 @@ class _Weaver:
                 if calls and live(name):
                     settle.add(name)
                 continue
-            if live(name) or not all(self._may_wait(path, calls) for path in places):
-                settle.add(name)
-            elif len(places) > 1 and not _are_alternatives(places):
+            if (
+                live(name)
+                or not all(self._may_wait(path, calls) for path in places)
+                or (len(places) > 1 and not _are_alternatives(places))
+            ):
                 settle.add(name)
         before = self._settle(settle)
         if calls:
@@ -460,10 +471,13 @@ class _Weaver:
         """What may have an effect, in the order of evaluation."""
         found: list[ast.AST] = []
         for node in _in_order(s):
-            if isinstance(node, ast.Call) and not self._is_pure(node):
-                found.append(node)
-            elif isinstance(node, ast.AugAssign | ast.Delete | ast.Import | ast.ImportFrom) or (
-                isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load)
+            if (
+                (isinstance(node, ast.Call) and not self._is_pure(node))
+                or isinstance(node, ast.AugAssign | ast.Delete | ast.Import | ast.ImportFrom)
+                or (
+                    isinstance(node, ast.Attribute | ast.Subscript)
+                    and not isinstance(node.ctx, ast.Load)
+                )
             ):
                 found.append(node)
         return found
@@ -478,7 +492,11 @@ class _Weaver:
                 other = parent.orelse if inner is parent.body else parent.body
                 elsewhere |= {id(n) for n in ast.walk(other)}
         for effect in effects:
-            if id(effect) not in elsewhere and order[id(effect)] < order[id(name)] and not any(effect is o for o in outer):
+            if (
+                id(effect) not in elsewhere
+                and order[id(effect)] < order[id(name)]
+                and not any(effect is o for o in outer)
+            ):
                 return False
         inner = name
         for parent in reversed(outer):
@@ -546,9 +564,11 @@ class _Weaver:
         if isinstance(e, SCOPES):
             return e
         self._eager_parts(e)
-        if isinstance(e, ast.Call) and self._resolve(e.func) in (isinstance, type):
-            if len(e.args) == (2 if self._resolve(e.func) is isinstance else 1) and not e.keywords:
-                return ast.copy_location(self._call(self._resolve(e.func).__name__, e.args), e)  # type: ignore
+        if isinstance(e, ast.Call) and not e.keywords:  # of what was folded, they tell what it was
+            target = self._resolve(e.func)
+            asked = 2 if target is isinstance else 1 if target is type else -1
+            if len(e.args) == asked:
+                return ast.copy_location(self._call(("type", "isinstance")[asked - 1], e.args), e)
         return e
 
     def _eager_parts(self, node: ast.AST) -> None:
@@ -621,4 +641,6 @@ def _are_alternatives(places: list[list[ast.AST]]) -> bool:
     first, second = places
     shared = [a for a, b in zip(first, second, strict=False) if a is b]
     fork = shared[-1]
-    return isinstance(fork, ast.IfExp) and first[len(shared)] is not fork.test is not second[len(shared)]
+    return (
+        isinstance(fork, ast.IfExp) and first[len(shared)] is not fork.test is not second[len(shared)]
+    )

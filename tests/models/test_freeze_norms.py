@@ -1,4 +1,4 @@
-"""Which batch norms and layers freeze folds: torch's and others', by their class and by their values."""
+"""Which batch norms and layers freeze folds: torch's and others', by class and by values."""
 
 import copy
 import pickle
@@ -123,7 +123,9 @@ def test_batch_norms_of_every_class(norm, folded):
     with torch.no_grad():
         torch.testing.assert_close(frozen(IMAGE[:1].double()), model(IMAGE[:1].double()))
     assert isinstance(frozen[1], type(norm)) != folded
-    torch.testing.assert_close(pickle.loads(pickle.dumps(frozen))(IMAGE.double()), frozen(IMAGE.double()))
+    torch.testing.assert_close(
+        pickle.loads(pickle.dumps(frozen))(IMAGE.double()), frozen(IMAGE.double())
+    )
 
 
 class Scales(nn.Conv2d):
