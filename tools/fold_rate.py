@@ -1,4 +1,4 @@
-"""How many batch norms `cnn_ext.freeze` folds in torchvision's and timm's networks, and why not the rest.
+"""How many batch norms `cnn_ext.freeze` folds in torchvision's and timm's networks, and why.
 
     python tools/fold_rate.py [--only NAME ...] [--torchvision] [--timm] [--quick]
 
@@ -20,140 +20,35 @@ import cnn_ext
 from cnn_ext.models import norms
 
 TIMM = [
-    "resnet18",
-    "resnet26d",
-    "resnet50",
-    "resnet50t",
-    "resnetaa34d",
-    "resnetblur18",
-    "resnetrs50",
-    "resnext26ts",
-    "seresnet18",
-    "ecaresnet26t",
-    "seresnext26d_32x4d",
-    "wide_resnet50_2",
-    "gcresnet33ts",
-    "resnet33ts",
-    "eca_resnet33ts",
-    "seresnet33ts",
-    "resnet50_clip",
-    "resnet51q",
-    "gernet_s",
-    "repvgg_a0",
-    "mobileone_s0",
-    "regnetz_c16",
-    "test_byobnet",
-    "regnetx_002",
-    "regnety_002",
-    "regnetx_004_tv",
-    "regnety_004",
-    "regnetv_040",
-    "regnetz_005",
-    "efficientnet_b0",
-    "efficientnet_b1_pruned",
-    "efficientnet_lite0",
-    "efficientnet_es",
-    "efficientnet_cc_b0_4e",
-    "efficientnet_blur_b0",
-    "efficientnet_x_b3",
-    "efficientnetv2_rw_t",
-    "gc_efficientnetv2_rw_t",
-    "tf_efficientnet_b0",
-    "tf_efficientnet_lite0",
-    "tf_efficientnetv2_b0",
-    "tf_efficientnet_cc_b0_4e",
-    "fbnetc_100",
-    "mixnet_s",
-    "tf_mixnet_s",
-    "mnasnet_050",
-    "semnasnet_075",
-    "spnasnet_100",
-    "mobilenet_edgetpu_100",
-    "mobilenetv1_100",
-    "mobilenetv2_050",
-    "tinynet_e",
-    "test_efficientnet",
-    "fbnetv3_b",
-    "lcnet_050",
-    "mobilenetv3_large_100",
-    "mobilenetv3_small_050",
-    "mobilenetv3_rw",
-    "tf_mobilenetv3_small_075",
-    "mobilenetv4_conv_small",
-    "mobilenetv4_conv_aa_medium",
-    "mobilenetv4_hybrid_medium",
-    "hardcorenas_a",
-    "ghostnet_050",
-    "ghostnetv2_100",
-    "densenet121",
-    "dla34",
-    "dla46x_c",
-    "dla60_res2net",
-    "dpn48b",
-    "dpn68",
-    "hrnet_w18_small",
-    "cspresnet50",
-    "cspresnext50",
-    "cspdarknet53",
-    "cs3darknet_s",
-    "cs3darknet_focus_s",
-    "cs3edgenet_x",
-    "darknet53",
-    "cspnext_tiny",
-    "hgnet_tiny",
-    "hgnetv2_b0",
-    "inception_resnet_v2",
-    "inception_v3",
-    "inception_v4",
-    "nasnetalarge",
-    "pnasnet5large",
-    "res2net50_14w_8s",
-    "res2next50",
-    "resnest14d",
-    "rexnet_100",
-    "rexnetr_200",
-    "selecsls42",
-    "selecsls60b",
-    "legacy_seresnet18",
-    "legacy_seresnext26_32x4d",
-    "skresnet18",
-    "skresnext50_32x4d",
-    "tresnet_m",
-    "vgg11_bn",
-    "vgg13_bn",
-    "ese_vovnet19b_dw",
-    "ese_vovnet39b",
-    "eca_vovnet39b",
-    "legacy_xception",
-    "xception41",
-    "xception65p",
-    "repghostnet_050",
-    "repvit_m0_9",
-    "starnet_s1",
-    "fasternet_t0",
-    "lcnetv2_small",
-    "resnetv2_18",
-    "visformer_tiny",
-    "convmixer_768_32",
-    "mobilevit_xxs",
-    "fastvit_t8",
-    "shvit_s1",
-    "efficientvit_b0",
-]
+    "resnet18", "resnet26d", "resnet50", "resnet50t", "resnetaa34d", "resnetblur18", "resnetrs50",
+    "resnext26ts", "seresnet18", "ecaresnet26t", "seresnext26d_32x4d", "wide_resnet50_2",
+    "gcresnet33ts", "resnet33ts", "eca_resnet33ts", "seresnet33ts", "resnet50_clip", "resnet51q",
+    "gernet_s", "repvgg_a0", "mobileone_s0", "regnetz_c16", "test_byobnet", "regnetx_002",
+    "regnety_002", "regnetx_004_tv", "regnety_004", "regnetv_040", "regnetz_005", "efficientnet_b0",
+    "efficientnet_b1_pruned", "efficientnet_lite0", "efficientnet_es", "efficientnet_cc_b0_4e",
+    "efficientnet_blur_b0", "efficientnet_x_b3", "efficientnetv2_rw_t", "gc_efficientnetv2_rw_t",
+    "tf_efficientnet_b0", "tf_efficientnet_lite0", "tf_efficientnetv2_b0",
+    "tf_efficientnet_cc_b0_4e", "fbnetc_100", "mixnet_s", "tf_mixnet_s", "mnasnet_050",
+    "semnasnet_075", "spnasnet_100", "mobilenet_edgetpu_100", "mobilenetv1_100", "mobilenetv2_050",
+    "tinynet_e", "test_efficientnet", "fbnetv3_b", "lcnet_050", "mobilenetv3_large_100",
+    "mobilenetv3_small_050", "mobilenetv3_rw", "tf_mobilenetv3_small_075", "mobilenetv4_conv_small",
+    "mobilenetv4_conv_aa_medium", "mobilenetv4_hybrid_medium", "hardcorenas_a", "ghostnet_050",
+    "ghostnetv2_100", "densenet121", "dla34", "dla46x_c", "dla60_res2net", "dpn48b", "dpn68",
+    "hrnet_w18_small", "cspresnet50", "cspresnext50", "cspdarknet53", "cs3darknet_s",
+    "cs3darknet_focus_s", "cs3edgenet_x", "darknet53", "cspnext_tiny", "hgnet_tiny", "hgnetv2_b0",
+    "inception_resnet_v2", "inception_v3", "inception_v4", "nasnetalarge", "pnasnet5large",
+    "res2net50_14w_8s", "res2next50", "resnest14d", "rexnet_100", "rexnetr_200", "selecsls42",
+    "selecsls60b", "legacy_seresnet18", "legacy_seresnext26_32x4d", "skresnet18",
+    "skresnext50_32x4d", "tresnet_m", "vgg11_bn", "vgg13_bn", "ese_vovnet19b_dw", "ese_vovnet39b",
+    "eca_vovnet39b", "legacy_xception", "xception41", "xception65p", "repghostnet_050",
+    "repvit_m0_9", "starnet_s1", "fasternet_t0", "lcnetv2_small", "resnetv2_18", "visformer_tiny",
+    "convmixer_768_32", "mobilevit_xxs", "fastvit_t8", "shvit_s1", "efficientvit_b0",
+]  # fmt: skip
 TORCHVISION_MORE = [
-    "fcn_resnet50",
-    "deeplabv3_mobilenet_v3_large",
-    "lraspp_mobilenet_v3_large",
-    "r3d_18",
-    "mc3_18",
-    "r2plus1d_18",
-    "s3d",
-    "ssdlite320_mobilenet_v3_large",
-    "fasterrcnn_mobilenet_v3_large_320_fpn",
-    "fasterrcnn_resnet50_fpn",
-    "retinanet_resnet50_fpn_v2",
-    "quantized_resnet18",
-]
+    "fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "r3d_18", "mc3_18",
+    "r2plus1d_18", "s3d", "ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn_v2", "quantized_resnet18",
+]  # fmt: skip
 QUICK = {"resnet18", "efficientnet_b0", "mobilenetv3_small_050", "densenet121", "tf_efficientnet_lite0"}
 
 
@@ -163,7 +58,8 @@ def torchvision_models():
 
     without = ("vit_", "swin", "convnext", "alexnet", "squeezenet", "maxvit")
     names = [n for n in torchvision.models.list_models(module=torchvision.models)
-             if not n.startswith(without) and n not in ("vgg11", "vgg13", "vgg16", "vgg19")]  # fmt: skip
+             if not n.startswith(without)
+             and n not in ("vgg11", "vgg13", "vgg16", "vgg19")]  # fmt: skip
     biggest = ("regnet_y_128gf", "regnet_y_32gf", "regnet_x_32gf", "efficientnet_b7", "efficientnet_b6",
                "efficientnet_v2_l", "efficientnet_b5", "regnet_y_16gf", "regnet_x_16gf")  # fmt: skip
     for name in [n for n in names if n not in biggest] + TORCHVISION_MORE:
@@ -195,9 +91,13 @@ def set_statistics(model):
 
 def inputs_for(name, model):
     """An image, or whatever the model takes."""
-    if any(part in name for part in ("r3d", "mc3", "r2plus1d", "s3d")):
+    if name in ("r3d_18", "mc3_18", "r2plus1d_18"):
         return (torch.randn(1, 3, 16, 64, 64),)
-    if any(part in name for part in ("rcnn", "retina", "ssd")):
+    if name == "s3d":
+        return (torch.randn(1, 3, 16, 224, 224),)
+    if any(
+        part in name for part in ("rcnn", "retina", "ssd")
+    ):  # untrained, their boxes' order is chance
         return ([torch.rand(3, 96, 96)],)
     size = 64
     if "inception" in name or "nasnet" in name:

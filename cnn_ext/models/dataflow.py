@@ -1,8 +1,8 @@
 """Finds which layers a network's batch norms and ReLUs follow, by following its calls once.
 
-What is found here is only where to look: whether a layer's output goes nowhere else is
-:mod:`cnn_ext.models.weave`'s to prove, and what a call finds at run time :mod:`cnn_ext.models.pending`'s
-to check. So any path through the code will do, also one that no image takes.
+What is found here is only where to look. :mod:`cnn_ext.models.weave` proves that a layer's output
+goes nowhere else, and :mod:`cnn_ext.models.pending` checks at each call that nothing has changed. So
+any path through the code will do, also one that no image takes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,11 @@ def explore(model: nn.Module, example_input: Any = None) -> Findings:
     """
     tensors = itertools.chain(model.parameters(), model.buffers())
     copied = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    scout = _Scout(dict(zip(copied.modules(), model.modules(), strict=True)))
+    theirs = dict(zip(copied.modules(), model.modules(), strict=True))
+    for module, their in theirs.items():
+        if type(module) is not type(their):  # copied in a way of its own
+            module.__class__ = type(their)
+    scout = _Scout(theirs)
     for module in scout.hooked:
         for hooks in (module._forward_hooks, module._forward_pre_hooks,
                       module._backward_hooks, module._backward_pre_hooks):  # fmt: skip
@@ -63,7 +67,7 @@ def explore(model: nn.Module, example_input: Any = None) -> Findings:
             arguments = example_input if isinstance(example_input, tuple) else (example_input,)
             for norm in scout.norms:
                 norm.register_forward_pre_hook(lambda norm, given: scout.note(norm, given))
-            for layer in scout.starts:
+            for layer in scout.reasons:
                 layer.register_forward_hook(lambda layer, _, value: scout.returned(layer, value))
             with torch.no_grad():
                 copied(*arguments)
@@ -85,8 +89,8 @@ class _Scout:
         self.seen: set[nn.Module] = set()
         self.folding: tuple[nn.Module, ...] = ()  # those that are called together with a layer
         self.origins: dict[int, tuple[Any, nn.Module]] = {}  # the layer that gave a value, by id
-        self.starts = {m: m not in self.hooked and not norms.cannot_start(m)
-                       for m in theirs if norms.is_layer(m)}  # fmt: skip
+        layers = [m for m in theirs if norms.is_layer(m)]
+        self.reasons = {m: HOOKED if m in self.hooked else norms.cannot_start(m) for m in layers}
         # Asked now, for while fx traces, a module's tensors are proxies.
         self.affine = {m: norms.affine(m) for m in self.norms}
 
@@ -129,10 +133,10 @@ class _Scout:
                 ):
                     return getattr(function, "forward" + LAZY)(input)
                 input = input.value()
-            if isinstance(function, nn.Module) and self.starts.get(function):
+            if isinstance(function, nn.Module) and self.reasons.get(function, HOOKED) is None:
                 return _Trial(self, function, input)
             args = (input,)
-        if isinstance(function, Woven) and function not in self.hooked:
+        if isinstance(function, Woven) and function.takes_waiting and function not in self.hooked:
             return getattr(function, "forward" + LAZY)(*args, **kwargs)
         return function(*args, **kwargs)
 
@@ -144,13 +148,13 @@ class _Scout:
         """A batch norm is called, with or without a layer that waits."""
         if norm in self.folding:
             return
-        value, layer = self.origins.get(id(args[0]), (None, None)) if args else (None, None)
+        _, layer = self.origins.get(id(args[0]), (None, None)) if args else (None, None)
         if layer is None:
             reason = "what it is given comes from no convolution or linear layer directly"
         elif norm in self.hooked:
             reason = HOOKED
-        elif not self.starts[layer]:
-            reason = f"{type(layer).__name__} before it: {norms.cannot_start(layer) or HOOKED}"
+        elif self.reasons[layer]:
+            reason = f"{type(layer).__name__} before it: {self.reasons[layer]}"
         else:
             reason = f"what {type(layer).__name__} gives it may be used elsewhere too"
         self.leave(norm, reason, layer)
@@ -195,7 +199,7 @@ class _Trial(Pending):
         self.scout, self.layer, self.input = scout, layer, input  # type: ignore[assignment]
         self.norm: nn.Module | None = None
         self.relu: bool = False
-        self.calls = (layer,)
+        self.calls: tuple[nn.Module, ...] = (layer,)
 
     def with_(self, *calls: nn.Module, norm: nn.Module | None, relu: bool) -> _Trial:
         trial = copy.copy(self)
@@ -257,7 +261,7 @@ class _Tracer(Tracer):
         if m in self.scout.norms:
             self.scout.note(m, args)
         value = super().call_module(m, forward, args, kwargs)
-        if m in self.scout.starts:
+        if m in self.scout.reasons:
             self.scout.returned(m, value)
         return value
 

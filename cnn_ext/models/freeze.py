@@ -26,7 +26,7 @@ from cnn_ext.models.dataflow import Findings, explore
 from cnn_ext.models.freeze_report import Report, Row
 from cnn_ext.models.norms import Affine
 from cnn_ext.models.pending import HELPERS, Folded, Form, Layer, Woven
-from cnn_ext.models.weave import LAZY, NotWoven, weave
+from cnn_ext.models.weave import LAZY, NotWovenError, weave
 from cnn_ext.nn.convolution import _Convolution
 
 MOST_KEPT = 2**22  # numbers: from beyond the cache more of them are read no faster than transformed
@@ -98,7 +98,7 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True, example_input: Any = No
         findings = explore(frozen, example_input)
         for module in frozen.modules():  # the rest keeps its own code
             if isinstance(module, Woven) and not findings.pairs.keys() & set(module.modules()):
-                module.__class__ = kinds[id(module)]
+                module.__class__ = kinds[id(module)]  # type: ignore[assignment]
     report = _report(frozen, findings, reasons)
     for norm, affine in findings.affine.items():
         _become_folded(norm, affine)
@@ -174,7 +174,7 @@ class _FrozenLayer(_Frozen, Layer):
 
     def _form(self) -> None:
         """Computes its forms, where what follows it is there."""
-        forms = []
+        forms: list[Form] = []
         for norm, relu in self.pairs:
             if norm is None or "_affine" in norm.__dict__:
                 forms.append(Form(norm, relu, _twin(self, norm, relu, forms)))
@@ -365,8 +365,7 @@ def _frozen_kind(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
         return FrozenLinear
     for ours in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
         theirs = getattr(torch.nn, ours.__name__)
-        plain = (theirs.forward, ours.forward), (theirs._conv_forward, ours._conv_forward)
-        if issubclass(kind, theirs) and kind.forward in plain[0] and kind._conv_forward in plain[1]:
+        if issubclass(kind, theirs) and norms.has_plain_forward(kind):
             return _combined(FROZEN[ours], kind)
     return _combined(_FrozenLayer, kind)
 
@@ -404,7 +403,9 @@ class _Container(Woven):
 
     made_of: tuple[type[torch.nn.Module], Functions, bool]
 
-    def __reduce_ex__(self, protocol: Any) -> tuple:
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if _is_customised(self.made_of[0]):
+            return _as_it_was(self).__reduce_ex__(protocol)
         return _empty_container, self.made_of, self.__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -414,21 +415,42 @@ class _Container(Woven):
                 module._form()
 
 
+def _as_it_was(container: _Container) -> torch.nn.Module:
+    """The same object of its own class, for classes that copy and pickle in a way of their own.
+
+    The copy is of that class too: it computes the same, and fuses nothing in its own code.
+    """
+    alias = object.__new__(container.made_of[0])
+    alias.__dict__ = container.__dict__
+    return alias
+
+
 class _Sealed(_Frozen, _Container):
     """The whole of a frozen model."""
 
 
 def _container(kind: type[torch.nn.Module], functions: Functions, whole: bool) -> type[torch.nn.Module]:
-    """The class of a container of this class, its code rewritten; the whole model's is sealed too."""
+    """The class of a container of this class, its code rewritten; the whole model's is sealed too.
+
+    ``super()`` in a method of ``kind`` looks for what comes behind it in the order of classes, and so
+    each base whose code was rewritten has a class of its own, before it.
+    """
     key = (kind, functions, whole)
     if key not in _MADE:
-        members, reasons = _woven_members(kind, functions)
+        bases, reasons = [], dict[str, str]()
+        for owner in kind.__mro__[1:]:
+            members = _woven_members(owner, frozenset(dir(kind)), (), reasons)
+            if members:
+                bases.append(type(owner.__name__, (owner,), members))
+        members = _woven_members(kind, frozenset(dir(kind)), functions, reasons)
+        woven = bool(members) or bool(bases)
         name = f"Frozen{kind.__name__}" if whole else kind.__name__
-        members |= {"__doc__": kind.__doc__, "__module__": __name__, "made_of": key,
+        members |= {"__doc__": kind.__doc__, "__module__": __name__, "made_of": key, "woven": woven,
                     "functions": dict(functions), "reasons": reasons}  # fmt: skip
-        members["takes_waiting"] = "forward" + LAZY in members
-        members.setdefault("forward" + LAZY, kind.forward)
-        _MADE[key] = type(name, (_Sealed if whole else _Container, kind), members)
+        if _is_customised(kind):
+            members["__deepcopy__"] = lambda self, memo: copy.deepcopy(_as_it_was(self), memo)
+        first = _Sealed if whole else _Container
+        _MADE[key] = type(name, (first, kind, *bases), members)
     return _MADE[key]
 
 
@@ -438,50 +460,50 @@ def _empty_container(*made_of: Any) -> torch.nn.Module:
 
 
 def _woven_members(
-    kind: type[torch.nn.Module], functions: Functions
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """A class's methods and an object's functions, rewritten; and why others could not be."""
-    methods: dict[str, Any] = {}
-    for owner in kind.__mro__:
-        if owner.__module__.split(".")[0] == "torch" and owner is not torch.nn.Sequential:
-            names: Any = ()
-        else:
-            names = (n for n in vars(owner) if n == "forward" or not hasattr(torch.nn.Module, n))
-        for name in names:
-            methods.setdefault(name, vars(owner)[name])
-    candidates = {n: f for n, f in methods.items() if isinstance(f, FunctionType)} | dict(functions)
+    owner: type, methods: frozenset[str], functions: Functions, reasons: dict[str, str]
+) -> dict[str, Any]:
+    """A class's own methods and an object's functions, rewritten; others are added to ``reasons``."""
+    torchs = owner.__module__.split(".")[0] == "torch" and owner is not torch.nn.Sequential
+    if torchs and not issubclass(owner, torch.fx.GraphModule):
+        return {}
+    own = {name: f for name, f in vars(owner).items() if isinstance(f, FunctionType)
+           and (name == "forward" or not hasattr(torch.nn.Module, name))}  # fmt: skip
     members: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
-    for name, function in candidates.items():
+    any_woven = False
+    for name, function in {**own, **dict(functions)}.items():
+        woven = None
         try:
-            woven = weave(function, frozenset(candidates), HELPERS)
-        except NotWoven as reason:
-            reasons[name] = str(reason)
-            continue
-        if woven and name in dict(functions):
-            members[name + LAZY] = staticmethod(woven[1])
+            woven = weave(function, methods | dict(functions).keys(), HELPERS)
+        except NotWovenError as reason:
+            reasons.setdefault(name, str(reason))
+        any_woven = any_woven or woven is not None
+        if name in dict(functions):
+            members[name + LAZY] = staticmethod(woven[1] if woven else function)
         elif woven:
             members[name], members[name + LAZY] = woven
-    return members, reasons
+        else:  # or that of a base would be found
+            members[name + LAZY] = function
+        if name == "forward":
+            plain = owner.__call__ is torch.nn.Module.__call__
+            members["takes_waiting"] = woven is not None and plain
+    return members if any_woven or "takes_waiting" in members else {}
 
 
 def _is_customised(kind: type[torch.nn.Module]) -> bool:
-    """Whether its objects are pickled in a way of their own, which a class made here would break."""
+    """Whether its objects are pickled in a way of their own."""
     return kind.__reduce__ is not object.__reduce__ or kind.__reduce_ex__ is not object.__reduce_ex__
 
 
 def _weave(module: torch.nn.Module) -> str | None:
     """Rewrites the module's code; the reason, if its forward cannot be."""
     kind = type(module)
-    if next(module.children(), None) is None or issubclass(kind, torch.jit.ScriptModule):
+    if next(module.children(), None) is None or issubclass(kind, torch.jit.ScriptModule | _Frozen):
         return None
     if norms.is_norm(module) or norms.is_layer(module):
         return None
-    if _is_customised(kind):
-        return f"{kind.__name__} is pickled in a way of its own"
     functions = tuple((n, f) for n, f in vars(module).items() if isinstance(f, FunctionType))
     made = _container(kind, functions, False)
-    if any(name.endswith(LAZY) and name in vars(made) for name in vars(made)):
+    if made.woven:  # type: ignore[attr-defined]
         module.__class__ = made
     reasons = made.reasons  # type: ignore[attr-defined]
     return f"{kind.__name__}.forward: {reasons['forward']}" if "forward" in reasons else None
@@ -493,12 +515,11 @@ def _seal(frozen: torch.nn.Module, report: Report) -> None:
     frozen.__dict__["_frozen_report"] = report
     if issubclass(kind, _Frozen):
         return
-    if issubclass(kind, _Container):
-        frozen.__class__ = _container(*kind.made_of[:2], True)
-    elif not _is_customised(kind):
-        frozen.__class__ = _container(kind, (), True)
+    made_of = kind.made_of[:2] if issubclass(kind, _Container) else (kind, ())
+    if _is_customised(made_of[0]):
+        frozen.__dict__["report"] = lambda: report
     else:
-        frozen.report = lambda: report  # type: ignore[assignment]
+        frozen.__class__ = _container(*made_of, True)
 
 
 def _materialise(module: torch.nn.Module) -> None:

@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cnn_ext import nn as ours
 from cnn_ext.models.pending import Folded, passes
-from cnn_ext.models.weave import NotWoven, _definition
+from cnn_ext.models.weave import NotWovenError, _definition
 
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
 # Their forwards branch, but in evaluation they are the formula, then dropout, then the activation.
@@ -62,7 +62,16 @@ def is_norm(module: nn.Module) -> bool:
 
 def is_plain(norm: nn.Module) -> bool:
     """Whether its forward is torch's."""
-    return type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return is_called_plainly(norm) and type(norm).forward in (
+        _BatchNorm.forward,
+        nn.SyncBatchNorm.forward,
+    )
+
+
+def is_called_plainly(module: nn.Module) -> bool:
+    """Whether to call it is to call its forward, and hooks."""
+    kind = type(module)
+    return kind.__call__ is nn.Module.__call__ and kind._call_impl is nn.Module._call_impl
 
 
 def affine(norm: Any) -> Affine | str:
@@ -82,7 +91,7 @@ def affine(norm: Any) -> Affine | str:
     children = dict(norm.named_children())
     names = tuple(name for name in children if not passes(children[name]))
     found = Affine(scale, shift, names)
-    if not (_is_known(norm) or is_straight(norm)):
+    if not is_called_plainly(norm) or not (_is_known(norm) or is_straight(norm)):
         return f"{type(norm).__name__} has a forward of its own, with branches or effects"
     if not _computes(norm, found):
         return f"{type(norm).__name__} has a forward of its own, which is not batch norm's"
@@ -124,7 +133,7 @@ def _is_straight_function(function: Any) -> bool:
         return False
     try:
         node = _definition(function)
-    except NotWoven:
+    except NotWovenError:
         return False
     own = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
     own |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
@@ -136,9 +145,10 @@ def _is_straight_function(function: Any) -> bool:
             return False
         if isinstance(inner, ast.IfExp | ast.NamedExpr | ast.Lambda | ast.BoolOp | ast.comprehension):
             return False
-        if isinstance(inner, ast.Name) and inner.id not in own and inner.id != "super":
-            if not isinstance(function.__globals__.get(inner.id), ModuleType):
-                return False
+        name = inner.id if isinstance(inner, ast.Name) else "super"
+        known = name in own or name == "super"
+        if not known and not isinstance(function.__globals__.get(name), ModuleType):
+            return False
         if isinstance(inner, ast.Call) and not _is_arithmetic(inner.func, function.__globals__, own):
             return False
     return True
@@ -183,7 +193,11 @@ def is_layer(module: nn.Module) -> bool:
 
 def is_plain_layer(module: nn.Module) -> bool:
     """Whether its forward is torch's, or ours."""
-    kind = type(module)
+    return has_plain_forward(type(module))
+
+
+def has_plain_forward(kind: type[nn.Module]) -> bool:
+    """Whether layers of this class have torch's forward, or ours."""
     conv = getattr(kind, "_conv_forward", None)
     return kind.forward in PLAIN_FORWARDS and (conv is None or conv in PLAIN_CONV_FORWARDS)
 
@@ -199,6 +213,8 @@ def cannot_start(layer: Any) -> str | None:
         return "its weight is complex"
     if not weight.is_floating_point():
         return "its weight is not of floating point"
+    if not is_called_plainly(layer):
+        return f"{type(layer).__name__} has a way of its own to be called"
     if not is_plain_layer(layer) and not (_is_known(layer) and _scales(layer)):
         return f"{type(layer).__name__} has a forward of its own"
     return None

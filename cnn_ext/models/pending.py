@@ -1,9 +1,9 @@
 """Calls of layers that wait until it is known what their result is given to.
 
-A frozen model's code is its own, but for calls: :mod:`cnn_ext.models.weave` has put :func:`lazily` in the
-place of those whose result only the next call can see. A convolution called so is a :class:`Pending`. A
-batch norm or a ReLU called with one becomes part of it, and :func:`settle` computes it. Whether that
-is possible is asked of the modules at hand, at each call: hooks, modes, types and ranks may have changed.
+A frozen model's code is its own, but for calls whose result only the next call can see: there
+:mod:`cnn_ext.models.weave` has put :func:`lazily`. A convolution called so gives a :class:`Pending`. A
+batch norm or a ReLU called with one becomes part of it, and :func:`settle` computes it. Whether that is
+possible is asked at each call, of the modules at hand: hooks, modes, types and ranks may have changed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def lazily(function: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(function, Layer) and isinstance(input, Tensor) and is_calm(function):
             return Pending(function, input, None)
         args = (input,)
-    if isinstance(function, Woven) and is_calm(function):
+    if isinstance(function, Woven) and function.takes_waiting and is_calm(function):
         return getattr(function, "forward" + LAZY)(*args, **kwargs)
     return function(*args, **kwargs)
 
@@ -116,7 +116,7 @@ class Woven(nn.Module):
     """A module whose code was rewritten."""
 
     functions: dict[str, FunctionType]  # that are in its ``__dict__``, and were rewritten too
-    takes_waiting: bool  # whether its forward was, and may be called with what waits
+    takes_waiting = False  # whether its forward was, and its class calls that and does nothing else
 
 
 class Pending:

@@ -3,8 +3,8 @@
 ``y = self.conv(x); y = self.bn(y)`` becomes ``y = lazily(self.conv, x); y = lazily(self.bn, y)``: see
 :mod:`cnn_ext.models.pending`. What waits is a local variable that nothing but the next call can see. It
 waits only while nothing happens that could change what it was called with. Every other use, and every
-statement that may have an effect, is preceded by ``y = settle(y)``. So each branch of the code, whichever
-is taken, computes what the code says.
+statement that may have an effect, is preceded by ``y = settle(y)``. So each branch of the code computes
+what the code says, whichever is taken.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import ast
 import builtins
 import copy
 import functools
+import itertools
 import linecache
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CellType, CodeType, FunctionType
 
 import torch
@@ -22,6 +23,7 @@ import torch
 LAZY = "__lazily"  # ends the name of the version of a method that may return what still waits
 NAMES = {"lazily": "_cnn_lazily", "settle": "_cnn_settle", "method": "_cnn_method",
          "isinstance": "_cnn_isinstance", "type": "_cnn_type"}  # fmt: skip
+INNER = "_cnn_inner"
 # Calls that change nothing, as far as their arguments are modules, tensors and numbers.
 PURE = (isinstance, issubclass, type, getattr, hasattr, len, callable, bool, int, float, id, range,
         enumerate, zip, reversed, max, min, super, torch.is_grad_enabled, torch.is_tensor,
@@ -36,12 +38,12 @@ SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.L
 Live = Callable[[str], bool]
 
 
-class NotWoven(Exception):
+class NotWovenError(Exception):
     """Says why a function cannot be rewritten."""
 
 
 def weave(
-    function: FunctionType, methods: frozenset[str], helpers: dict[str, object]
+    function: FunctionType, methods: frozenset[str], helpers: Mapping[str, object]
 ) -> tuple[FunctionType, FunctionType] | None:
     """The function rewritten twice: returning values, and returning what may still wait.
 
@@ -54,7 +56,7 @@ def weave(
         None if nothing in it could wait.
 
     Raises:
-        NotWoven: with the reason.
+        NotWovenError: with the reason.
     """
     node = _definition(function)
     _refuse_what_is_not_understood(node)
@@ -93,19 +95,19 @@ def _definition(function: FunctionType) -> ast.FunctionDef:
     try:
         tree, codes = _parsed(code.co_filename, "".join(lines))
     except SyntaxError as error:
-        raise NotWoven("its source cannot be read") from error
+        raise NotWovenError("its source cannot be read") from error
     same = codes.get((code.co_name, code.co_firstlineno), [])
     if not any(_equal(code, other) for other in same):
-        raise NotWoven("its source is not at hand")
+        raise NotWovenError("its source is not at hand")
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
-            if min(n.lineno for n in (node, *node.decorator_list)) == code.co_firstlineno:
+            if min((node.lineno, *(d.lineno for d in node.decorator_list))) == code.co_firstlineno:
                 return node
         elif isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and _is_of(code, node):
             returned = ast.copy_location(ast.Return(node.body), node.body)
             made = ast.FunctionDef("lambda_", node.args, [returned], [])
             return ast.fix_missing_locations(ast.copy_location(made, node))
-    raise NotWoven("its source is not at hand")
+    raise NotWovenError("its source is not at hand")
 
 
 def _equal(code: CodeType, other: CodeType) -> bool:
@@ -134,16 +136,16 @@ def _is_of(code: CodeType, node: ast.Lambda) -> bool:
 def _refuse_what_is_not_understood(node: ast.FunctionDef) -> None:
     for inner in ast.walk(node):
         if isinstance(inner, ast.Yield | ast.YieldFrom | ast.Await | ast.Match):
-            raise NotWoven("it is a generator or a coroutine, or matches patterns")
+            raise NotWovenError("it is a generator or a coroutine, or matches patterns")
         name = getattr(inner, "id", getattr(inner, "attr", ""))
         if name in SEES_ALL:
-            raise NotWoven(f"it calls {name}")
+            raise NotWovenError(f"it calls {name}")
         if isinstance(name, str) and name.startswith("__") and not name.endswith("__"):
-            raise NotWoven("it has names that are private to the class")
+            raise NotWovenError("it has names that are private to the class")
 
 
 def _compiled(
-    function: FunctionType, node: ast.FunctionDef, body: list[ast.stmt], helpers: dict[str, object]
+    function: FunctionType, node: ast.FunctionDef, body: list[ast.stmt], helpers: Mapping[str, object]
 ) -> FunctionType:
     """The function with another body: same globals, defaults and variables of outer functions."""
     code = function.__code__
@@ -153,7 +155,7 @@ def _compiled(
     for argument in ast.walk(arguments):
         if isinstance(argument, ast.arg):
             argument.annotation = None
-    inner = ast.FunctionDef(node.name, arguments, body, [])
+    inner = ast.FunctionDef(INNER, arguments, body, [])  # its own name may be a global's
     outer_names = dict.fromkeys((*NAMES.values(), *code.co_freevars))
     outer = ast.FunctionDef(
         "outer", ast.arguments([], [ast.arg(n) for n in outer_names], None, [], [], None, []),
@@ -167,9 +169,7 @@ def _compiled(
     flags = code.co_flags & 0x1000000  # from __future__ import annotations
     compiled = compile(module, code.co_filename, "exec", flags=flags, dont_inherit=True)
     (outer_code,) = (c for c in compiled.co_consts if isinstance(c, CodeType))
-    (inner_code,) = (
-        c for c in outer_code.co_consts if isinstance(c, CodeType) and c.co_name == node.name
-    )
+    (inner_code,) = (c for c in outer_code.co_consts if isinstance(c, CodeType) and c.co_name == INNER)
     cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
     cells |= {NAMES[name]: CellType(helper) for name, helper in helpers.items()}
     closure = tuple(cells[name] for name in inner_code.co_freevars)
@@ -291,9 +291,8 @@ class _Weaver:
             elif isinstance(outer, SCOPES) and outer is not self.node:
                 others |= {n.id for n in ast.walk(outer) if isinstance(n, ast.Name)}
             elif isinstance(outer, ast.NamedExpr | ast.With | ast.Try | ast.Delete):
-                parts = outer.items if isinstance(outer, ast.With) else [outer]
-                if isinstance(outer, ast.Try):  # it is left at any call: nothing may wait there
-                    parts = [outer]
+                # A try statement is left at any call: nothing may wait in what it sets.
+                parts: list = outer.items if isinstance(outer, ast.With) else [outer]
                 others |= {
                     n.id
                     for p in parts
@@ -342,7 +341,7 @@ class _Weaver:
 
         before = self._before(s, live)
         if target in self.locals:
-            s.value, waits = self.lazy(s.value)  # type: ignore[union-attr]
+            s.value, waits = self.lazy(s.value)  # type: ignore[attr-defined]
             (self.waiting.add if waits else self.waiting.discard)(target)  # type: ignore[arg-type]
         elif isinstance(s, ast.Return) and s.value is not None:
             s.value, waits = self.lazy(s.value)
@@ -351,9 +350,8 @@ class _Weaver:
         else:
             self._eager_parts(s)
         self.waiting = {name for name in self.waiting if name == target or live(name)}
-        self.bound |= {
-            n.id for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-        }
+        self.bound |= {n.id for n in ast.walk(s)
+                       if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}  # fmt: skip
         return [*before, s]
 
     def _if(self, s: ast.If, then: Live) -> list[ast.stmt]:
@@ -453,7 +451,7 @@ class _Weaver:
         """
         settle, calls = set(), self._effects(s)
         for name in self.waiting:
-            places = [path for path in _paths(s, name)]
+            places = list(_paths(s, name))
             if not places:
                 if calls and live(name):
                     settle.add(name)
@@ -488,8 +486,17 @@ class _Weaver:
         """Whether a variable, found at the end of the path, goes to one call, before any effect."""
         *outer, name = path
         order = {id(n): i for i, n in enumerate(_in_order(path[0]))}
+        elsewhere: set[int] = set()  # in the outcome of a conditional expression that is not this one
+        for parent, inner in itertools.pairwise(path):
+            if isinstance(parent, ast.IfExp) and inner is not parent.test:
+                other = parent.orelse if inner is parent.body else parent.body
+                elsewhere |= {id(n) for n in ast.walk(other)}
         for effect in effects:
-            if order[id(effect)] < order[id(name)] and not any(effect is o for o in outer):
+            if (
+                id(effect) not in elsewhere
+                and order[id(effect)] < order[id(name)]
+                and not any(effect is o for o in outer)
+            ):
                 return False
         inner = name
         for parent in reversed(outer):
@@ -557,9 +564,11 @@ class _Weaver:
         if isinstance(e, SCOPES):
             return e
         self._eager_parts(e)
-        if isinstance(e, ast.Call) and self._resolve(e.func) in (isinstance, type):
-            if len(e.args) == (2 if self._resolve(e.func) is isinstance else 1) and not e.keywords:
-                return ast.copy_location(self._call(self._resolve(e.func).__name__, e.args), e)  # type: ignore
+        if isinstance(e, ast.Call) and not e.keywords:  # of what was folded, they tell what it was
+            target = self._resolve(e.func)
+            asked = 2 if target is isinstance else 1 if target is type else -1
+            if len(e.args) == asked:
+                return ast.copy_location(self._call(("type", "isinstance")[asked - 1], e.args), e)
         return e
 
     def _eager_parts(self, node: ast.AST) -> None:

@@ -1,4 +1,4 @@
-"""Which batch norms and layers freeze folds: torch's and others', by their class and by their values."""
+"""Which batch norms and layers freeze folds: torch's and others', by class and by values."""
 
 import copy
 import pickle
@@ -240,6 +240,48 @@ def operations(frozen, x):
     with Mode(), torch.no_grad():
         frozen(x)
     return names
+
+
+class CallsItsBase(Blocks):
+    def forward(self, x):
+        return super().forward(x) * 2
+
+    def loop(self, x):
+        return super().loop(x)
+
+
+class CallsItsBaseNot(CallsItsBase):
+    def forward(self, x):
+        return x.mean() + self.loop(x)
+
+
+@pytest.mark.parametrize("kind", [CallsItsBase, CallsItsBaseNot])
+def test_methods_of_base_classes_are_fused_too(kind):
+    frozen = check(kind("loop"), IMAGE, 2)
+    assert not [n for n in operations(frozen, IMAGE.double()) if "norm" in n]
+
+
+def test_what_fx_has_made_is_fused():
+    graphs = torch.fx.symbolic_trace(with_statistics(Blocks("loop")))
+    frozen = check(graphs, IMAGE, 2)
+    assert not [n for n in operations(frozen, IMAGE.double()) if "norm" in n]
+
+
+def test_a_class_that_is_called_in_its_own_way_is_called_so():
+    class Doubles(nn.Sequential):
+        def __call__(self, x):
+            return 2 * super().__call__(x)
+
+    class DoubledConv(nn.Conv2d):
+        def __call__(self, x):
+            return 2 * super().__call__(x)
+
+    check(nn.Sequential(Doubles(nn.Conv2d(3, 4, 1)), nn.BatchNorm2d(4)), IMAGE, 0)
+    check(nn.Sequential(Doubles(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), nn.ReLU()), IMAGE, 1)
+    model = with_statistics(nn.Sequential(DoubledConv(3, 4, 1), nn.BatchNorm2d(4)))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.testing.assert_close(freeze(model)(IMAGE.double()), model(IMAGE.double()))
 
 
 class CannotBeTraced(nn.Module):
