@@ -1,10 +1,15 @@
 """Fixtures of all tests."""
 
+import hypothesis
 import pytest
 import torch
 
 import cnn_ext
 from cnn_ext._native import _C
+
+# A busy machine takes longer than hypothesis allows for an example.
+hypothesis.settings.register_profile("cnn_ext", deadline=None)
+hypothesis.settings.load_profile("cnn_ext")
 
 # "avx512_bf16" adds kernels for bfloat16 to those of "avx512"; tests of that dtype ask for it.
 ALL_LEVELS = ("scalar", "avx2", "avx512", "avx512_bf16")

@@ -1,6 +1,7 @@
 // What every file of csrc/ops/ needs of torch, included first in each. The build has GCC read it
 // once for all of them (setup.py), for it takes most of the time of a file.
-#pragma once
+#ifndef CNN_EXT_TORCH_H
+#define CNN_EXT_TORCH_H
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
@@ -16,3 +17,5 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#endif

@@ -1,6 +1,6 @@
 // Colour PCA: one colour added to every pixel of an image, the gradient of that colour, and the
 // moments of which the principal components are made. Schemas, argument checks, derivatives; what
-// computes them is in color_pca_cpu.cpp, the mathematics in docs/color_pca.md.
+// computes them is in cpu.cpp, the mathematics in docs/color_pca.md.
 
 #include "ops/torch.h"
 

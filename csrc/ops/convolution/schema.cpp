@@ -1,6 +1,6 @@
 // Convolution (cross-correlation, as torch has it), its input gradient and its weight gradient: the
 // schemas, the argument checks, and the derivatives for ordinary reverse mode. What computes them
-// is in convolution_cpu.cpp and convolution_bfloat16.cpp; torch.func and forward-mode AD are in
+// is in cpu.cpp and the drivers beside it; torch.func and forward-mode AD are in
 // cnn_ext/ops/convolution.py. Also convolution with a ReLU, and what the layers of cnn_ext.freeze
 // call, which has no derivative.
 //
@@ -30,8 +30,8 @@ bool exceeds(const SymInt& value, int64_t most) {
 
 void check_range(const char* op, const char* name, const SymInt& value, int64_t least,
                  SymIntArrayRef values) {
-  TORCH_CHECK(value >= least && !exceeds(value, kMost), op, ": ", name, ": expected integers of at least ",
-              least, " and less than 2^31, got ", values);
+  TORCH_CHECK(value >= least && !exceeds(value, kMost), op, ": ", name,
+              ": expected integers of at least ", least, " and less than 2^31, got ", values);
 }
 
 // One value for all axes, or one for each; `least` is the least value allowed.

@@ -1,5 +1,5 @@
 // Local response normalisation and its gradient: schemas and argument checks. What computes them is
-// in local_response_norm_cpu.cpp; derivatives are in cnn_ext/ops/local_response_norm.py, the
+// in cpu.cpp; derivatives are in cnn_ext/ops/local_response_norm.py, the
 // conventions and their history in docs/local_response_norm.md.
 
 #include "ops/torch.h"

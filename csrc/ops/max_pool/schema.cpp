@@ -1,7 +1,7 @@
 // Max-pooling over two axes. For the gradient it keeps taps, a byte for every window, where torch
 // keeps the input and an index of eight bytes; where no gradient is asked for, nothing. The
 // gradient is linear in grad_output, and its own gradient is composed of torch's operations. The
-// drivers are in max_pool_cpu.cpp and csrc/cuda/max_pool.cu.
+// drivers are in cpu.cpp and csrc/cuda/max_pool.cu.
 
 #include "ops/torch.h"
 
