@@ -204,8 +204,8 @@ class Route(str):
         route.row, route.path, route.precision = row, path, precision
         return route
 
-    def __getnewargs__(self) -> tuple[str, str, str, str]:
-        return str(self), self.row, self.path, self.precision
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return Route, (str(self), self.row, self.path, self.precision)
 
 
 def convolution_algorithm(

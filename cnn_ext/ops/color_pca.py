@@ -1,6 +1,6 @@
 r"""Colour PCA as a ``torch.autograd.Function``.
 
-The schemas, checks and kernels are in ``csrc/ops/color_pca/schema.cpp``. The operation adds one colour, the
+The schemas, checks and kernels are in ``csrc/ops/color_pca/``. The operation adds one colour, the
 shift, to every pixel; its gradient is the sum over the pixels, an operation of its own. What leads from
 there to eigenvectors, eigenvalues and alphas are products of 3 x 3 matrices, in torch's operations.
 """

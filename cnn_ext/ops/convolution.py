@@ -1,7 +1,7 @@
 r"""Convolution (cross-correlation) as a ``torch.autograd.Function``.
 
 The schemas, checks, shapes and kernels of the three dispatcher operations are in
-``csrc/ops/convolution/schema.cpp``. Here they become differentiable in every mode that PyTorch has. Each
+``csrc/ops/convolution/``. Here they become differentiable in every mode that PyTorch has. Each
 is linear in its two tensors, and its derivatives are the other two operations (g: a gradient of the
 result; written dx, dw for input and weight gradient; complex tensors enter conjugated):
 

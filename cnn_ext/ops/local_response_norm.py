@@ -1,6 +1,6 @@
 r"""Local response normalisation as a ``torch.autograd.Function``.
 
-The schemas, checks and kernels are in ``csrc/ops/local_response_norm/schema.cpp``. The gradient is an
+The schemas, checks and kernels are in ``csrc/ops/local_response_norm/``. The gradient is an
 operation of its own, one pass over memory; what lies beyond it – the gradient of the gradient, and
 forward mode – is computed by composition, from the same formula written in torch's operations.
 """

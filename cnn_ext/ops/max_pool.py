@@ -1,7 +1,7 @@
 """Max-pooling over two axes as a ``torch.autograd.Function``.
 
 The schemas, checks, kernels and the derivatives for ordinary reverse mode are in
-``csrc/ops/max_pool/schema.cpp``; here are the doors for ``torch.func``, ``torch.compile`` and forward-mode AD.
+``csrc/ops/max_pool/``; here are the doors for ``torch.func``, ``torch.compile`` and forward-mode AD.
 """
 
 from __future__ import annotations

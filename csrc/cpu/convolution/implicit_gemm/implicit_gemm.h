@@ -3,7 +3,7 @@
 // the input gradient is the same kernel under another geometry (flipped filters), the weight
 // gradient a product that sums over pixels. Included by isa/ (see vec.h).
 //
-// Threads, and what the strides mean, are the caller's business: csrc/ops/convolution/implicit_gemm.cpp.
+// Threads, and what the strides mean, are the business of csrc/ops/convolution/implicit_gemm.cpp.
 #pragma once
 
 #include "../../gemm.h"
