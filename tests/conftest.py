@@ -1,11 +1,17 @@
 """Fixtures of all tests."""
 
+import signal
+
 import hypothesis
 import pytest
 import torch
 
 import cnn_ext
 from cnn_ext._native import _C
+
+# A shell has its background jobs ignore Ctrl-C, and what they start would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine takes longer than hypothesis allows for an example.
 hypothesis.settings.register_profile("cnn_ext", deadline=None)

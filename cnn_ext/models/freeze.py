@@ -484,7 +484,7 @@ def _woven_members(
         else:  # or that of a base would be found
             members[name + LAZY] = function
         if name == "forward":
-            plain = owner.__call__ is torch.nn.Module.__call__
+            plain = owner.__call__ in (torch.nn.Module.__call__, nn._layer.Layer.__call__)
             members["takes_waiting"] = woven is not None and plain
     return members if any_woven or "takes_waiting" in members else {}
 

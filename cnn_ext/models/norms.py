@@ -21,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from cnn_ext import nn as ours
 from cnn_ext.models.pending import Folded, passes
 from cnn_ext.models.weave import NotWovenError, _definition
+from cnn_ext.nn._layer import Layer
 
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
 # Their forwards branch, but in evaluation they are the formula, then dropout, then the activation.
@@ -71,7 +72,8 @@ def is_plain(norm: nn.Module) -> bool:
 def is_called_plainly(module: nn.Module) -> bool:
     """Whether to call it is to call its forward, and hooks."""
     kind = type(module)
-    return kind.__call__ is nn.Module.__call__ and kind._call_impl is nn.Module._call_impl
+    plain = kind.__call__ in (nn.Module.__call__, Layer.__call__)
+    return plain and kind._call_impl is nn.Module._call_impl
 
 
 def affine(norm: Any) -> Affine | str:

@@ -30,8 +30,10 @@ bool exceeds(const SymInt& value, int64_t most) {
 
 void check_range(const char* op, const char* name, const SymInt& value, int64_t least,
                  SymIntArrayRef values) {
-  TORCH_CHECK(value >= least && !exceeds(value, kMost), op, ": ", name,
-              ": expected integers of at least ", least, " and less than 2^31, got ", values);
+  TORCH_CHECK(value >= least, op, ": ", name, ": expected integers of at least ", least, ", got ",
+              values);
+  TORCH_CHECK(!exceeds(value, kMost), op, ": ", name, ": expected integers less than 2^31, got ",
+              values);
 }
 
 // One value for all axes, or one for each; `least` is the least value allowed.
@@ -55,8 +57,9 @@ Parameters make_parameters(const char* op, int64_t axes, SymIntArrayRef stride,
   p.stride = per_axis(op, "stride", stride, axes, 1);
   p.dilation = per_axis(op, "dilation", dilation, axes, 1);
   p.groups = std::move(groups);
-  TORCH_CHECK(p.groups >= 1 && p.groups <= kMost, op,
-              ": groups: expected an integer of at least 1 ", "and less than 2^31, got ", p.groups);
+  TORCH_CHECK(p.groups >= 1, op, ": groups: expected an integer of at least 1, got ", p.groups);
+  TORCH_CHECK(!exceeds(p.groups, kMost), op, ": groups: expected an integer less than 2^31, got ",
+              p.groups);
   if (axes > 0 && static_cast<int64_t>(padding.size()) == 2 * axes) {
     // In the order of torch.nn.functional.pad: the last axis first, before and after.
     for (int64_t axis = axes - 1; axis >= 0; --axis) {
