@@ -59,13 +59,19 @@ def convert(
     """
     if not inplace:
         model = copied(model)
+    alone = swap_layers(model, exclude=exclude)
+    _warn("convert", model, {name: why for name, why in alone.items() if why != EXCLUDED})
+    return model
+
+
+def swap_layers(model: torch.nn.Module, *, exclude: Iterable[str] = ()) -> LeftAlone:
+    """Swaps in place, without a word; what it leaves alone, and why."""
     alone = left_alone(model, exclude=exclude)
     for name, module in model.named_modules():
         kind = parametrize.type_before_parametrizations(module)
         if name not in alone and _has_twin(module):
             _become(module, swapped(kind))
-    _warn("convert", model, {name: why for name, why in alone.items() if why != EXCLUDED})
-    return model
+    return alone
 
 
 def left_alone(model: torch.nn.Module, *, exclude: Iterable[str] = ()) -> LeftAlone:

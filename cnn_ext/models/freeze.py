@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 from cnn_ext import functional, nn
 from cnn_ext.functional import Ints
 from cnn_ext.models import norms
-from cnn_ext.models.convert import _become, convert
+from cnn_ext.models.convert import _become, copied, swap_layers
 from cnn_ext.models.dataflow import Findings, explore
 from cnn_ext.models.freeze_report import Report, Row
 from cnn_ext.models.norms import Affine
@@ -85,7 +85,8 @@ def freeze(model: torch.nn.Module, *, fuse: bool = True, example_input: Any = No
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"freeze: {name} has no values yet: call the lazy model once")
-    frozen = convert(model).eval()
+    frozen = copied(model).eval()
+    swap_layers(frozen)
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
