@@ -20,7 +20,7 @@ class Record(NamedTuple):
     route: str  #: adapters and kernel, such as ``"transposed > implicit_gemm"``
     sizes: str  #: of the input and, of a convolution, weight, stride, padding, dilation and groups
     dtype: str  #: of the operand, such as ``"float32"``
-    layout: str  #: of the operand: ``"contiguous"``, ``"channels_last"`` or ``"strided"``
+    layout: str  #: ``"contiguous"``, ``"channels_last"`` or ``"strided"``
     threads: int  #: at most
     workspace_bytes: int  #: allocated beside operands and result
     milliseconds: float  #: from the choice of the route to the finished result

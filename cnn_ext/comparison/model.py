@@ -51,9 +51,10 @@ def compare(model: torch.nn.Module, x: Any, *, rounds: int = 5, progress: bool |
         progress: a bar on the terminal; by default where there is one.
 
     Returns:
-        A :class:`Report`. Errors are relative, root mean square. A layer is every module that calls no
-        other: of one called more than once, its last call is measured. What is not in a layer that
-        gives tensors has a row of its own, so that parameters and operations add up to the model's.
+        A :class:`~cnn_ext.comparison.Report`. Errors are relative, root mean square. A layer is every
+        module that calls no other: of one called more than once, its last call is measured. What is
+        not in a layer that gives tensors has a row of its own, so that parameters and operations add
+        up to the model's.
         On CUDA, TF32 is off for both builds. The model stays as it is.
 
     Example:

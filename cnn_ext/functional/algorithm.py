@@ -69,6 +69,8 @@ class default_algorithm(AbstractContextManager):  # noqa: N801 - read as a funct
         >>> _ = cnn_ext.default_algorithm("auto")  # for the process
     """
 
+    __module__ = "cnn_ext.functional"  # where it is public
+
     def __init__(self, name: str) -> None:
         global _of_process
         if name not in ALGORITHMS:
