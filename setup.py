@@ -160,8 +160,11 @@ class Build(cpp_extension.BuildExtension):
         includes = [f"-I{path}" for path in [*extension.include_dirs, *self.compiler.include_dirs]]
         defined = ["-DTORCH_API_INCLUDE_EXTENSION_H", "-DTORCH_EXTENSION_NAME=_C"]
         command = [self.compiler.compiler_cxx[0], *flags, *defined, *includes]
-        subprocess.run([*command, "-x", "c++-header", HEADERS, "-o", precompiled], check=True)
-        stamp.write_text(key)
+        command += ["-x", "c++-header", str(HEADERS), "-o", str(precompiled)]
+        if subprocess.run(command, check=False).returncode == 0:
+            stamp.write_text(key)
+        else:
+            precompiled.unlink(missing_ok=True)  # the headers themselves are read then
 
 
 def version_of(compiler: str) -> str:
