@@ -314,7 +314,7 @@ FROZEN: dict[type[torch.nn.Module], type[_FrozenLayer]] = {
 }
 
 
-class FoldedNorm(_Frozen, Folded):
+class FoldedNorm(nn._layer.Layer, _Frozen, Folded):
     """A batch norm that is part of the layers it follows. Called otherwise, it does what it did."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
