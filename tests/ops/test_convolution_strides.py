@@ -104,3 +104,18 @@ def test_operands_of_any_strides_give_what_contiguous_ones_give(layer: str, dtyp
             check(gradient, dw, f"weight gradient, {case}")
         finally:
             _C.set_cpu_capability(capabilities[best])
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("algorithm", ["auto", "implicit_gemm"])
+def test_taps_that_are_one_element_are_not_taken_for_neighbours(algorithm: str, groups: int) -> None:
+    """A filter whose last axis is expanded, and whose last but one has neighbours in memory."""
+    memory = torch.full((4800,), float("nan"))
+    rows = (
+        memory[: 16 * (16 // groups) * 3]
+        .view(16, 16 // groups, 3, 1)
+        .copy_(torch.randn(16, 16 // groups, 3, 1))
+    )
+    x, w = torch.randn(1, 16, 16, 16), rows.expand(-1, -1, 3, 3)
+    y = OPS.convolution(x, w, None, [1], [0], [1], groups, algorithm)
+    check(y, torch.conv2d(x.double(), w.double(), groups=groups), algorithm)
