@@ -427,7 +427,7 @@ inline Route plan(const Request& request) {
                          seen.taps() > kFewTaps;  // one product in float32
     const bool in_place =
         direct && narrow_groups(seen) &&
-        kernels<DepthwiseKernels<BFloat16>>().plan_depthwise(seen, false, 1).in_place;
+        kernels<DepthwiseKernels<BFloat16>>().plan_depthwise(seen, false).in_place;
     if (!(products && !windows) && !in_place) convert();
   }
   if (route.transposed) c = dense_maps_of(c, true);

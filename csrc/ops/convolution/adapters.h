@@ -15,12 +15,13 @@ namespace cnn_ext {
 using at::Tensor;
 
 // f(images, of the result likewise) for some images at a time, so many that these and theirs of the
-// result have at most `memory` elements for each thread, unless one has more.
+// result have at most `memory` elements, unless one has more. Not so many for each thread: how many
+// images there are at a time may change the last bits of a result.
 template <typename F>
 void each_images(const Tensor& input, const Tensor& result, int64_t memory, const F& f) {
   const int64_t N = input.size(0);
   const int64_t image = (input.numel() + result.numel()) / N;
-  const int64_t images = std::clamp<int64_t>(at::get_num_threads() * memory / image, 1, N);
+  const int64_t images = std::clamp<int64_t>(memory / image, 1, N);
   for (int64_t first = 0; first < N; first += images) {
     const int64_t here = std::min(images, N - first);
     f(input.narrow(0, first, here), result.narrow(0, first, here));
@@ -32,7 +33,7 @@ inline Tensor empty_part(const Tensor& sizes, const Tensor& options, at::MemoryF
   return fresh_workspace(sizes.sizes(), options.options().memory_format(format));
 }
 
-constexpr int64_t kRoundedMemory = 1 << 21;  // elements in float32
+constexpr int64_t kRoundedMemory = 1 << 22;  // elements in float32
 
 // The memory format of tensors with their channels innermost, or contiguous.
 inline at::MemoryFormat format_of(const Tensor& tensor, bool channels_last) {
@@ -62,7 +63,7 @@ void in_float32(const Tensor& input, const Tensor& result, bool channels_last, c
 // From maps (N, rows, columns) to maps (N, columns, rows), each map dense.
 void transpose_maps(const Tensor& from, const Tensor& to, int64_t rows, int64_t columns);
 
-constexpr int64_t kTransposeMemory = 1 << 20;  // elements
+constexpr int64_t kTransposeMemory = 1 << 21;  // elements
 
 // f(input in channels_last, a fresh result in channels_last), transposed to `result`.
 template <typename F>

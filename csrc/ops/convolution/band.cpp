@@ -52,7 +52,8 @@ void band_weight_gradient(const cpu::Convolution& shape, const T* grad_output, c
   check_direct(shape);
   const auto& kernels = cpu::kernels<cpu::BandKernels<T>>();
   const int64_t threads = threads_for(shape);
-  const cpu::BandGradient cut = kernels.plan_band_gradient(shape, threads);
+  cpu::BandGradient cut = kernels.plan_band_gradient(shape);
+  kernels.schedule_band_gradient(shape, cut, threads);
   const Parts parts(result, cut.splits);
   const cpu::ConvolutionWeightGradient<T> p{shape, input, grad_output, parts.data<T>(),
                                             result.numel()};
@@ -60,7 +61,7 @@ void band_weight_gradient(const cpu::Convolution& shape, const T* grad_output, c
                [&](int64_t first, int64_t last, T* workspace) {
                  kernels.band_weight_gradient(p, cut, first, last, workspace);
                });
-  parts.add();
+  parts.add<T>();
 }
 
 #define CNN_EXT_INSTANTIATE(T)                                                           \

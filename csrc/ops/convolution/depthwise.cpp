@@ -16,7 +16,8 @@ void depthwise(const cpu::Convolution& shape, bool gradient, const T* input, con
                const cpu::Sum<T>* bias, T* output, const Tensor& like) {
   const auto& kernels = cpu::kernels<cpu::DepthwiseKernels<T>>();
   const int64_t threads = threads_for(shape);
-  const cpu::Depthwise cut = kernels.plan_depthwise(shape, gradient, threads);
+  cpu::Depthwise cut = kernels.plan_depthwise(shape, gradient);
+  kernels.schedule_depthwise(shape, cut, threads);
   const int64_t vectors = cut.blocks * cut.vectors;
   const Tensor packed = empty_of<cpu::Packed<T>>(vectors * cut.weights, like);
   const cpu::ConvolutionForward<T> p{cpu::groups_of_one(shape),
@@ -39,7 +40,7 @@ void depthwise_weight_gradient(const cpu::Convolution& shape, const T* grad_outp
                                const Tensor& result) {
   const auto& kernels = cpu::kernels<cpu::DepthwiseKernels<T>>();
   const int64_t threads = threads_for(shape);
-  const cpu::Depthwise cut = kernels.plan_depthwise(shape, false, threads);
+  const cpu::Depthwise cut = kernels.plan_depthwise(shape, false);
   const Parts parts(result, cut.splits);
   const cpu::ConvolutionWeightGradient<T> p{cpu::groups_of_one(shape), input, grad_output,
                                             parts.data<cpu::Sum<T>>(), result.numel()};
@@ -48,7 +49,7 @@ void depthwise_weight_gradient(const cpu::Convolution& shape, const T* grad_outp
                          [&](int64_t first, int64_t last, cpu::Sum<T>* workspace) {
                            kernels.depthwise_weight_gradient(p, cut, first, last, workspace);
                          });
-  parts.add();
+  parts.add<cpu::Sum<T>>();
 }
 
 #define CNN_EXT_INSTANTIATE(T)                                                            \

@@ -20,7 +20,8 @@ void product(const cpu::Convolution& shape, const T* input, const T* weight,
   if (cpu::dense_serves<T>(shape)) return dense<T>(shape, input, weight, bias, output, like);
   const auto& kernels = cpu::kernels<cpu::ImplicitGemmKernels<T>>();
   const int64_t threads = threads_for(shape);
-  const cpu::Blocking cut = kernels.plan_forward(shape, bias != nullptr, threads);
+  cpu::Blocking cut = kernels.plan_forward(shape, bias != nullptr);
+  kernels.schedule_forward(shape, cut, threads);
   const Tensor packed = empty_of<T>(kernels.packed_size(shape, cut), like);
   const cpu::GemmForward<T> p{{shape, input, weight, bias, packed.mutable_data_ptr<T>(), output},
                               cut};
@@ -56,7 +57,8 @@ void product_weight_gradient(const cpu::Convolution& shape, const cpu::Operand<T
   }
   const auto& kernels = cpu::kernels<cpu::ImplicitGemmKernels<T>>();
   const int64_t threads = threads_for(shape);
-  const cpu::GradientBlocking cut = kernels.plan_weight_gradient(shape, threads);
+  cpu::GradientBlocking cut = kernels.plan_weight_gradient(shape);
+  kernels.schedule_weight_gradient(shape, cut, threads);
   const Parts parts(result, cut.splits);
   const cpu::GemmWeightGradient<T> p{
       {shape, input, grad_output, parts.data<cpu::Sum<T>>(), result.numel()}, cut};
@@ -64,7 +66,7 @@ void product_weight_gradient(const cpu::Convolution& shape, const cpu::Operand<T
                [&](int64_t first, int64_t last, T* workspace) {
                  kernels.weight_gradient(p, first, last, workspace);
                });
-  parts.add();
+  parts.add<cpu::Sum<T>>();
 }
 
 }  // namespace

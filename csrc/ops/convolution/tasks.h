@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "../../cpu/convolution/problem.h"
+#include "../../cpu/convolution/schedule.h"
 #include "../trace.h"
 
 namespace cnn_ext {
@@ -14,13 +14,8 @@ namespace cnn_ext {
 using at::Tensor;
 using cpu::kSpatial;
 
-// Waking a thread costs about as much as this many multiplications and additions.
-inline constexpr double kOperationsPerThread = 5e5;
-
 inline int64_t threads_for(const cpu::Convolution& c) {
-  const double operations = 2.0 * c.pixels() * c.G * c.K * c.reduction();
-  const double worth = std::max(1.0, operations / kOperationsPerThread);
-  return static_cast<int64_t>(std::min<double>(at::get_num_threads(), worth));
+  return cpu::threads_worth(c, at::get_num_threads());
 }
 
 // Memory for elements of a kernel.
@@ -66,10 +61,20 @@ struct Parts {
   T* data() const {
     return (parts.defined() ? parts : result).mutable_data_ptr<T>();
   }
+  // Not at::sum, whose order of summation depends on the number of threads.
+  template <typename T>
   void add() const {
     if (!parts.defined()) return;
-    Tensor flat = result.as_strided({result.numel()}, {1});
-    at::sum_out(flat, parts, 0);
+    const int64_t count = parts.size(0), size = parts.size(1);
+    const T* const from = parts.const_data_ptr<T>();
+    T* const to = result.mutable_data_ptr<T>();
+    at::parallel_for(0, size, 32768, [&](int64_t first, int64_t last) {
+      std::copy(from + first, from + last, to + first);
+      for (int64_t part = 1; part < count; ++part) {
+        const T* const more = from + part * size;
+        for (int64_t i = first; i < last; ++i) to[i] += more[i];
+      }
+    });
   }
 };
 

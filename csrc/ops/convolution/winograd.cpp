@@ -15,6 +15,26 @@
 namespace cnn_ext {
 namespace {
 
+constexpr int64_t kOwnBlock = 28;             // tiles
+constexpr int64_t kLeastShared = 56;          // tiles: each block reads or makes all filters
+constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
+constexpr int64_t kKeptFilters = 1 << 22;     // elements: read again for every shared block
+constexpr int64_t kPhaseMemory = 1 << 21;     // elements of images by phases
+constexpr int64_t kWinogradMemory = 1 << 20;  // elements of a shared block, per thread
+constexpr int64_t kGradientMemory = 7 << 18;  // of a weight gradient's, best without any other
+constexpr int64_t kPartSums = 1 << 21;        // elements of the sums of all parts
+constexpr int64_t kPartSteps = 8;             // that a part has at least, of kTileBlock tiles each
+
+// How many tiles a block has that all threads share.
+int64_t shared_block(const cpu::Convolution& shape, int64_t memory, int64_t threads) {
+  const int64_t most = memory * threads / (cpu::kTileCells * (shape.C + 64 * threads));
+  return std::max(most, kLeastShared);
+}
+
+int64_t transformed_filters(const cpu::Convolution& shape) {
+  return cpu::kTileCells * shape.C * shape.K;
+}
+
 // Winograd, in one of two ways. Where tiles are many and transformed filters small, each thread
 // carries small blocks of tiles of its own from input to output. Otherwise the threads share one
 // large block. Filters are transformed once if there are several blocks and, where these are
@@ -24,26 +44,42 @@ struct WinogradCut {
   bool shared;
 };
 
-constexpr int64_t kOwnBlock = 28;             // tiles
-constexpr int64_t kLeastShared = 56;          // tiles: each block reads or makes all filters
-constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
-constexpr int64_t kKeptFilters = 1 << 22;     // elements: read again for every shared block
-constexpr int64_t kPhaseMemory = 1 << 20;     // elements of images by phases, per thread
-constexpr int64_t kWinogradMemory = 1 << 20;  // elements of a shared block, per thread
-constexpr int64_t kGradientMemory = 7 << 18;  // of a weight gradient's, best without any other
-
 template <typename T>
-WinogradCut cut_winograd(const cpu::Convolution& shape, int64_t threads, bool weight_gradient) {
-  const auto plan = [&](int64_t tiles) {
-    return cpu::kernels<cpu::WinogradKernels<T>>().plan_winograd(shape, tiles, threads,
-                                                                 weight_gradient);
-  };
-  WinogradCut cut{plan(weight_gradient ? 2 * kOwnBlock : kOwnBlock), false};
-  const int64_t filters = cpu::kTileCells * shape.C * shape.K;
-  if (filters <= kOwnFilters && cut.plan.blocks * shape.G >= threads) return cut;
-  const int64_t memory = (weight_gradient ? kGradientMemory : kWinogradMemory) * threads;
-  const int64_t most = memory / (cpu::kTileCells * (shape.C + 64 * threads));
-  return {plan(std::max(most, kLeastShared)), true};
+WinogradCut schedule_winograd(const cpu::Convolution& shape, int64_t threads) {
+  const auto& kernels = cpu::kernels<cpu::WinogradKernels<T>>();
+  const WinogradCut own{kernels.plan_winograd(shape, kOwnBlock, threads), false};
+  const bool small = transformed_filters(shape) <= kOwnFilters;
+  if (small && own.plan.blocks * shape.G >= threads) return own;
+  const int64_t tiles = shared_block(shape, kWinogradMemory, threads);
+  return {kernels.plan_winograd(shape, tiles, threads), true};
+}
+
+// A weight gradient, likewise: each thread has groups or parts of the sum of its own, or the
+// threads share the panels of filters. How many parts there are follows from the shape alone.
+struct WinogradGradientCut {
+  int64_t block, parts;
+  bool shared;
+};
+
+int64_t parts_of_tiles(const cpu::Convolution& shape, const cpu::Winograd& plan) {
+  const int64_t filters = transformed_filters(shape);
+  if (filters > kOwnFilters) return 1;
+  const int64_t steps = plan.tiles() / cpu::kTileBlock;
+  return cpu::power_of_two_below(
+      std::min({cpu::kPartTasks, kPartSums / filters, steps / kPartSteps}));
+}
+
+WinogradGradientCut schedule_winograd_gradient(const cpu::Convolution& shape, int64_t threads) {
+  cpu::Winograd plan{};
+  cpu::lay_tiles(shape, plan);
+  const int64_t parts = parts_of_tiles(shape, plan);
+  const int64_t tasks = parts > 1 ? parts : shape.G;
+  const bool own = transformed_filters(shape) <= kOwnFilters && tasks % threads == 0;
+  const int64_t block = shared_block(shape, kGradientMemory, own ? 1 : threads);
+  // A thread's sums stay in its cache: all of a small block's, or those of a few channels where one
+  // block holds all tiles.
+  const bool whole = parts == 1 && plan.tiles() <= block;
+  return {own && !whole ? cpu::kTileBlock : block, parts, !own};
 }
 
 // The transformed input tiles of a block.
@@ -65,7 +101,7 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
               T* output, const Tensor& like, const T* frozen) {
   const auto& kernels = cpu::kernels<cpu::WinogradKernels<T>>();
   const int64_t threads = threads_for(shape);
-  const auto [plan, shared] = cut_winograd<T>(shape, threads, false);
+  const auto [plan, shared] = schedule_winograd<T>(shape, threads);
   const int64_t panels = shape.G * plan.panels;
   // The kernels here only read p.filters; winograd_filters alone writes.
   cpu::WinogradForward<T> p{shape, plan, input, weight, bias, const_cast<T*>(frozen), output};
@@ -108,78 +144,121 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
 }
 
 template <typename T>
-void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
-                              const Tensor& result) {
-  const auto& kernels = cpu::kernels<cpu::WinogradKernels<T>>();
-  const int64_t threads = threads_for(shape);
-  const auto [plan, shared] = cut_winograd<T>(shape, threads, true);
-  const cpu::WinogradWeightGradient<T> p{shape, plan, input, grad_output,
-                                         result.mutable_data_ptr<T>()};
-  const int64_t tiles_size = cpu::kTileCells * plan.channel_cell;
-  const int64_t each = kernels.winograd_weight_workspace(plan);
-  if (!shared && plan.blocks == 1) {  // groups are shared out
-    run_tasks<T>(
-        shape.G, threads, tiles_size + each, result, [&](int64_t first, int64_t last, T* tiles) {
-          for (int64_t g = first; g < last; ++g) {
-            spread_tiles(shape, plan, input, g, 0, 1, tiles);
-            kernels.winograd_weight_panels(p, g, 0, plan.panels, tiles, tiles + tiles_size);
-          }
-        });
-    return;
+class WinogradGradient {
+ public:
+  WinogradGradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
+                   const Tensor& result)
+      : threads_(threads_for(shape)),
+        cut_(schedule_winograd_gradient(shape, threads_)),
+        p_{shape, plan_of(shape, 0), input, grad_output, result.mutable_data_ptr<T>()},
+        result_(result),
+        tiles_size_(cpu::kTileCells * p_.plan.channel_cell),
+        panel_sums_(cpu::kTileCells * p_.plan.sums_cell),
+        gradient_size_(cpu::kTileCells * p_.plan.panel_cell) {}
+
+  void run() const {
+    if (cut_.parts > 1) return by_parts();
+    const bool whole = p_.plan.blocks == 1;
+    if (cut_.shared) return whole ? by_shared_panels() : by_parts();
+    const int64_t each = whole ? kernels_.winograd_weight_workspace(p_.plan)
+                               : p_.plan.panels * panel_sums_ + gradient_size_;
+    run_tasks<T>(p_.shape.G, threads_, tiles_size_ + each, result_,
+                 [&](int64_t first, int64_t last, T* tiles) {
+                   for (int64_t g = first; g < last; ++g) {
+                     whole ? whole_group(g, tiles) : group(g, tiles);
+                   }
+                 });
   }
-  if (plan.blocks == 1) {  // the sums of a panel are complete at once
+
+ private:
+  cpu::Winograd plan_of(const cpu::Convolution& shape, int64_t part) const {
+    return kernels_.plan_winograd_gradient(shape, cut_.block, part, cut_.parts);
+  }
+
+  // One block holds all tiles, so that the sums of a few channels are complete at once.
+  void whole_group(int64_t g, T* tiles) const {
+    spread_tiles(p_.shape, p_.plan, p_.input, g, 0, 1, tiles);
+    kernels_.winograd_weight_panels(p_, g, 0, p_.plan.panels, tiles, tiles + tiles_size_);
+  }
+  void by_shared_panels() const {
+    const int64_t each = kernels_.winograd_weight_workspace(p_.plan);
     const Tensor memory =
-        with_huge_pages(fresh_workspace({tiles_size + threads * each}, result.options()));
+        with_huge_pages(fresh_workspace({tiles_size_ + threads_ * each}, result_.options()));
     T* const tiles = memory.mutable_data_ptr<T>();
-    for (int64_t g = 0; g < shape.G; ++g) {
-      spread_tiles(shape, plan, input, g, 0, threads, tiles);
-      share(threads, plan.panels, [&](int64_t first, int64_t last) {
-        kernels.winograd_weight_panels(p, g, first, last, tiles,
-                                       tiles + tiles_size + at::get_thread_num() * each);
+    for (int64_t g = 0; g < p_.shape.G; ++g) {
+      spread_tiles(p_.shape, p_.plan, p_.input, g, 0, threads_, tiles);
+      share(threads_, p_.plan.panels, [&](int64_t first, int64_t last) {
+        T* const own = tiles + tiles_size_ + at::get_thread_num() * each;
+        kernels_.winograd_weight_panels(p_, g, first, last, tiles, own);
       });
     }
-    return;
   }
-  const int64_t panel_sums = cpu::kTileCells * plan.sums_cell;
-  const int64_t gradient_size = cpu::kTileCells * plan.panel_cell;
-  const int64_t parts = shared ? 1 : std::min(threads, plan.blocks);
-  const int64_t sharers = shared ? threads : 1;
-  const int64_t part_sums = plan.panels * panel_sums;
-  const Tensor sums = with_huge_pages(fresh_workspace({parts * part_sums}, result.options()));
-  const Tensor memory =
-      fresh_workspace({parts * tiles_size + threads * gradient_size}, result.options());
-  T* const all_tiles = memory.mutable_data_ptr<T>();
-  for (int64_t g = 0; g < shape.G; ++g) {
-    const auto run = [&](int64_t first_part, int64_t last_part) {
-      for (int64_t part = first_part; part < last_part; ++part) {
-        T* const tiles = all_tiles + part * tiles_size;
-        T* const to = sums.mutable_data_ptr<T>() + part * part_sums;
-        const int64_t begin = part * plan.blocks / parts, end = (part + 1) * plan.blocks / parts;
-        for (int64_t block = begin; block < end; ++block) {
-          spread_tiles(shape, plan, input, g, block, sharers, tiles);
-          share(sharers, plan.panels, [&](int64_t first, int64_t last) {
-            T* const gradients =
-                all_tiles + parts * tiles_size + at::get_thread_num() * gradient_size;
-            for (int64_t panel = first; panel < last; ++panel) {
-              kernels.winograd_gradient_panel(p, g, block, panel, tiles, gradients,
-                                              to + panel * panel_sums, block > begin);
-            }
-          });
+
+  void group(int64_t g, T* tiles) const {
+    T* const sums = tiles + tiles_size_;
+    T* const gradients = sums + p_.plan.panels * panel_sums_;
+    add_blocks(p_, g, 1, tiles, sums, gradients);
+    collect(g, 0, p_.plan.panels, sums, 1);
+  }
+  void by_parts() const {
+    const int64_t part_sums = p_.plan.panels * panel_sums_;
+    const int64_t at_once = cut_.shared ? 1 : threads_;  // parts
+    const Tensor all_sums =
+        with_huge_pages(fresh_workspace({cut_.parts * part_sums}, result_.options()));
+    const Tensor memory =
+        fresh_workspace({at_once * tiles_size_ + threads_ * gradient_size_}, result_.options());
+    T* const tiles = memory.mutable_data_ptr<T>();
+    T* const gradients = tiles + at_once * tiles_size_;
+    T* const sums = all_sums.mutable_data_ptr<T>();
+    for (int64_t g = 0; g < p_.shape.G; ++g) {
+      share(cut_.shared ? 1 : threads_, cut_.parts, [&](int64_t first, int64_t last) {
+        for (int64_t part = first; part < last; ++part) {
+          cpu::WinogradWeightGradient<T> p = p_;
+          p.plan = plan_of(p.shape, part);
+          const int64_t i = cut_.shared ? 0 : at::get_thread_num();
+          add_blocks(p, g, cut_.shared ? threads_ : 1, tiles + i * tiles_size_,
+                     sums + part * part_sums, gradients + i * gradient_size_);
         }
-      }
-    };
-    if (shared) {
-      run(0, 1);
-    } else {
-      at::parallel_for(0, parts, 1, run);
+      });
+      share(threads_, p_.plan.panels,
+            [&](int64_t first, int64_t last) { collect(g, first, last, sums, cut_.parts); });
     }
-    share(threads, plan.panels, [&](int64_t first, int64_t last) {
-      for (int64_t panel = first; panel < last; ++panel) {
-        kernels.winograd_weight(p, g, panel, sums.const_data_ptr<T>() + panel * panel_sums, parts,
-                                part_sums);
-      }
-    });
   }
+
+  // The sums of a part, block by block. `gradients`: room for those of each of the sharers.
+  void add_blocks(const cpu::WinogradWeightGradient<T>& p, int64_t g, int64_t sharers, T* tiles,
+                  T* sums, T* gradients) const {
+    for (int64_t block = 0; block < p.plan.blocks; ++block) {
+      spread_tiles(p.shape, p.plan, p.input, g, block, sharers, tiles);
+      share(sharers, p.plan.panels, [&](int64_t first, int64_t last) {
+        for (int64_t panel = first; panel < last; ++panel) {
+          const int64_t i = sharers == 1 ? 0 : at::get_thread_num();
+          kernels_.winograd_gradient_panel(p, g, block, panel, tiles,
+                                           gradients + i * gradient_size_,
+                                           sums + panel * panel_sums_, block > 0);
+        }
+      });
+    }
+  }
+  void collect(int64_t g, int64_t first, int64_t last, const T* sums, int64_t parts) const {
+    for (int64_t panel = first; panel < last; ++panel) {
+      kernels_.winograd_weight(p_, g, panel, sums + panel * panel_sums_, parts,
+                               p_.plan.panels * panel_sums_);
+    }
+  }
+
+  const cpu::WinogradKernels<T>& kernels_ = cpu::kernels<cpu::WinogradKernels<T>>();
+  const int64_t threads_;
+  const WinogradGradientCut cut_;
+  const cpu::WinogradWeightGradient<T> p_;
+  const Tensor& result_;
+  const int64_t tiles_size_, panel_sums_, gradient_size_;
+};
+
+template <typename T>
+void winograd_weight_gradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
+                              const Tensor& result) {
+  WinogradGradient<T>(shape, grad_output, input, result).run();
 }
 
 // Winograd of a strided convolution, by its phases: some images at a time are copied to channels
@@ -191,10 +270,12 @@ struct Phases {
   int64_t image;   // elements, of all groups
   Tensor memory;
 
+  // How many images there are at a time must not depend on the threads: tiles reach from one image
+  // into the next.
   Phases(const cpu::Convolution& c, const Tensor& like) : shape(c), phased(cpu::of_phases(c)) {
     const int64_t plane = phased.in[1] * phased.in[2], taps = phased.taps();
     image = c.G * phased.C * plane;
-    images = std::min(c.N, std::max<int64_t>(1, at::get_num_threads() * kPhaseMemory / image));
+    images = std::clamp<int64_t>(kPhaseMemory / image, 1, c.N);
     phased.input = {image, phased.C * plane, plane, {0, phased.in[2], 1}};
     phased.weight = {phased.K * phased.C * taps, phased.C * taps, taps, {0, phased.filter[2], 1}};
     memory = fresh_workspace({images * image}, like.options());
@@ -317,8 +398,7 @@ void winograd_weight_gradient_by_phases(const cpu::Convolution& shape, const T* 
 // so a shape of its own.
 template <typename T>
 std::array<int64_t, 4> transformed_size(const cpu::Convolution& shape) {
-  const cpu::Winograd plan =
-      cpu::kernels<cpu::WinogradKernels<T>>().plan_winograd(shape, 1, 1, false);
+  const cpu::Winograd plan = cpu::kernels<cpu::WinogradKernels<T>>().plan_winograd(shape, 1, 1);
   return {shape.G, plan.panels, cpu::kTileCells, plan.filter_cell};
 }
 
@@ -368,10 +448,9 @@ Tensor transform_filters(const Tensor& weight, int64_t groups, bool fill) {
   if (!fill || filters.numel() == 0) return filters;
   with_huge_pages(filters).zero_();  // the gaps between the cells too
   const auto& kernels = cpu::kernels<cpu::WinogradKernels<T>>();
-  const cpu::WinogradForward<T> p{shape,   kernels.plan_winograd(shape, 1, 1, false),
-                                  nullptr, weight.const_data_ptr<T>(),
-                                  nullptr, filters.mutable_data_ptr<T>(),
-                                  nullptr};
+  const cpu::WinogradForward<T> p{
+      shape,   kernels.plan_winograd(shape, 1, 1), nullptr, weight.const_data_ptr<T>(),
+      nullptr, filters.mutable_data_ptr<T>(),      nullptr};
   at::parallel_for(0, groups * p.plan.panels, 1,
                    [&](int64_t first, int64_t last) { kernels.winograd_filters(p, first, last); });
   return filters;

@@ -613,8 +613,12 @@ void gradient_tile(int64_t count, const BandRows& at, const T* gradients, const 
   kByCount[count - 1](at, gradients, band, offsets, sums, sums_row);
 }
 
+// Row blocks that a part of the sum has at least. Where vectors run along the cells each part adds
+// the lanes of its sums at the end.
+constexpr int64_t kPartBands = 2, kPartBandsOfLanes = 8;
+
 template <typename T>
-BandGradient plan_band_gradient(const Convolution& shape, int64_t threads) {
+BandGradient plan_band_gradient(const Convolution& shape) {
   constexpr int64_t kLanes = Vec<T>::kLanes, kCols = Tile<T>::kCols;
   BandGradient cut{};
   Band& band = cut.band;
@@ -630,11 +634,19 @@ BandGradient plan_band_gradient(const Convolution& shape, int64_t threads) {
   if (channels > band.channels) channels = band.channels;
   if (channels < 1) channels = 1;
   cut.chunks = divide_up(shape.C, channels);
-  const int64_t bands = shape.N * shape.out[0] * band.row_blocks;
-  cut.splits = divide_up(threads, shape.G * cut.chunks);
-  if (cut.splits > bands) cut.splits = bands;
-  // As many tasks to each thread; where there are few bands, by sharing out the channels.
-  const int64_t tasks = shape.G * cut.chunks * cut.splits;
+  const int64_t of_part = band.along_filters ? kPartBands : kPartBandsOfLanes;
+  cut.splits = parts_of_sum(shape, shape.G * cut.chunks,
+                            of_part * divide_up(shape.out[1], band.row_blocks) * shape.out[2]);
+  return cut;
+}
+
+// Gives each thread as many tasks, by cutting the channels into more chunks, and lays out what a
+// task holds.
+template <typename T>
+void schedule_band_gradient(const Convolution& shape, BandGradient& cut, int64_t threads) {
+  constexpr int64_t kLanes = Vec<T>::kLanes, kCols = Tile<T>::kCols;
+  Band& band = cut.band;
+  const int64_t tasks = cut.tasks(shape.G);
   cut.chunks = divide_up(cut.chunks * round_up(tasks, threads), tasks);
   if (cut.chunks > shape.C) cut.chunks = shape.C;
   band.channels = divide_up(shape.C, cut.chunks);
@@ -644,8 +656,7 @@ BandGradient plan_band_gradient(const Convolution& shape, int64_t threads) {
   cut.entries = round_up(band.channels * shape.taps(), side);
   cut.gradient_row = band.along_filters ? kCols : round_up(shape.out[2], kLanes);
   cut.gradient_panel = band.rows * (band.along_filters ? shape.out[2] * kCols : cut.gradient_row);
-  cut.sums = cut.entries * width;
-  return cut;
+  cut.sums = cut.entries * (band.along_filters ? band.panels * kCols : shape.K * kLanes);
 }
 
 template <typename T>

@@ -4,6 +4,7 @@
 
 #include "../../family.h"
 #include "../problem.h"
+#include "../schedule.h"
 #include "../winograd/geometry.h"
 
 namespace cnn_ext::cpu {
@@ -33,7 +34,8 @@ struct Band {
 };
 
 // How its weight gradient is: each task holds the sums of a chunk of channels, over 1 / splits of
-// the row blocks.
+// the row blocks. `plan_band_gradient` cuts from the shape; `schedule_band_gradient` may cut the
+// channels into more chunks.
 struct BandGradient {
   Band band;  // its blocks of channels are the chunks
   int64_t chunks, splits;
@@ -71,7 +73,8 @@ inline bool direct_serves(const Convolution& c) {
   X(pack_band_filters, void, (const ConvolutionForward<T>&, const Band&, int64_t g))         \
   X(convolve_bands, void,                                                                    \
     (const ConvolutionForward<T>&, const Band&, int64_t first, int64_t last, T* workspace))  \
-  X(plan_band_gradient, BandGradient, (const Convolution&, int64_t threads))                 \
+  X(plan_band_gradient, BandGradient, (const Convolution&))                                  \
+  X(schedule_band_gradient, void, (const Convolution&, BandGradient&, int64_t threads))      \
   X(band_gradient_workspace, int64_t, (const Convolution&, const BandGradient&))             \
   X(band_weight_gradient, void,                                                              \
     (const ConvolutionWeightGradient<T>&, const BandGradient&, int64_t first, int64_t last,  \

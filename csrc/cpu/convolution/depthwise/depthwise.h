@@ -67,8 +67,16 @@ int64_t depthwise_tap(const Depthwise& cut) {
   return (paired ? cut.width / 2 : cut.width) * Vec<Sum<T>>::kLanes;
 }
 
+// Cuts the rows of a map into about so many blocks.
+inline void cut_rows(Depthwise& cut, int64_t rows, int64_t blocks) {
+  cut.rows = divide_up(rows, blocks < rows ? blocks : rows);
+  cut.row_blocks = divide_up(rows, cut.rows);
+}
+
+constexpr int64_t kPartRows = 16;  // that a part of the weight gradient's sum has at least
+
 template <typename T>
-Depthwise plan_depthwise(const Convolution& shape, bool gradient, int64_t threads) {
+Depthwise plan_depthwise(const Convolution& shape, bool gradient) {
   constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
   const Convolution c = groups_of_one(shape);
   const DepthwisePass pass{c, gradient};
@@ -108,14 +116,19 @@ Depthwise plan_depthwise(const Convolution& shape, bool gradient, int64_t thread
   cut.lines = cut.at_once * cut.columns * kLanes;
   cut.slack = kPixelsAtOnce * pass.step(2) * kLanes;
   if (cut.in_place) cut.vector = cut.lines = cut.slack = 0;
-  const int64_t tasks = c.N * result[0] * cut.blocks * cut.column_blocks;
-  cut.row_blocks = threads == 1 ? 1 : divide_up(4 * threads, tasks);
-  if (cut.row_blocks > result[1]) cut.row_blocks = result[1];
-  cut.rows = divide_up(result[1], cut.row_blocks);
-  cut.row_blocks = divide_up(result[1], cut.rows);
-  cut.splits = divide_up(threads, cut.blocks);
-  if (cut.splits > cut.maps(c)) cut.splits = cut.maps(c);
+  cut.splits = parts_of_sum(shape, cut.blocks, kPartRows * result[2]);
+  cut_rows(cut, result[1], divide_up(cut.splits, c.N * result[0] * cut.column_blocks));
+  if (cut.splits > cut.maps(c)) cut.splits = power_of_two_below(cut.maps(c));
   return cut;
+}
+
+// Shares out the rows of a forward pass or an input gradient.
+template <typename T>
+void schedule_depthwise(const Convolution& shape, Depthwise& cut, int64_t threads) {
+  const Convolution c = groups_of_one(shape);
+  const int64_t* result = DepthwisePass{c, cut.gradient}.result();
+  const int64_t tasks = c.N * result[0] * cut.blocks * cut.column_blocks;
+  cut_rows(cut, result[1], threads == 1 ? 1 : divide_up(4 * threads, tasks));
 }
 
 // Of a forward pass or an input gradient, and of a weight gradient.

@@ -5,6 +5,7 @@
 #include "../../capability.h"
 #include "../../family.h"
 #include "../problem.h"
+#include "../schedule.h"
 
 namespace cnn_ext::cpu {
 
@@ -21,7 +22,8 @@ inline Convolution groups_of_one(Convolution c) {
 }
 
 // How depthwise convolution is cut (depthwise.h): a task has some vectors of groups of some rows
-// and columns of a map. Sizes are in elements.
+// and columns of a map. `plan_depthwise` cuts from the shape, as a weight gradient needs it;
+// `schedule_depthwise` cuts the rows of the other passes. Sizes are in elements.
 struct Depthwise {
   bool gradient;  // of the input, or else the forward pass
   int64_t width;  // channels, and filters, of a group
@@ -69,7 +71,8 @@ inline bool narrow_groups(const Convolution& c) {
 
 // X(slot, result, arguments), for an element type T.
 #define CNN_EXT_DEPTHWISE_SLOTS(X)                                                       \
-  X(plan_depthwise, Depthwise, (const Convolution&, bool gradient, int64_t threads))     \
+  X(plan_depthwise, Depthwise, (const Convolution&, bool gradient))                      \
+  X(schedule_depthwise, void, (const Convolution&, Depthwise&, int64_t threads))         \
   X(depthwise_workspace, int64_t, (const Convolution&, const Depthwise&))                \
   X(pack_depthwise, void,                                                                \
     (const ConvolutionForward<T>&, const Depthwise&, int64_t first, int64_t last))       \

@@ -4,10 +4,12 @@
 #include "../../family.h"
 #include "../pairs/geometry.h"
 #include "../problem.h"
+#include "../schedule.h"
 
 namespace cnn_ext::cpu {
 
-// How the product is cut for the micro-kernel; filled by `plan_*` of the kernels in use.
+// How the product is cut for the micro-kernel: by `plan_forward` from the shape, but for the tasks,
+// which `schedule_forward` shares out.
 struct Blocking {
   bool pixels_on_rows;  // whether pixels are rows and filters columns of a tile, or the reverse
   bool in_place;        // whether pixels are read where they lie, not packed
@@ -31,7 +33,8 @@ struct GemmForward : ConvolutionForward<T> {
 };
 
 // How the weight gradient is cut: each task sums over 1 / splits of the pixels and holds the
-// accumulators of a chunk of the filters and a chunk of the reduction.
+// accumulators of a chunk of the filters and a chunk of the reduction. `plan_weight_gradient` cuts
+// from the shape; `schedule_weight_gradient` may cut the reduction into more chunks.
 struct GradientBlocking {
   bool filters_on_rows;  // whether filters are rows and patch entries columns of a tile
   bool rows_by_pixel;    // whether the rows of a tile are packed pixel by pixel
@@ -52,15 +55,17 @@ struct GemmWeightGradient : ConvolutionWeightGradient<T> {
 };
 
 // X(slot, result, arguments), for an element type T.
-#define CNN_EXT_IMPLICIT_GEMM_SLOTS(X)                                                  \
-  X(plan_forward, Blocking, (const Convolution&, bool bias, int64_t threads))           \
-  X(packed_size, int64_t, (const Convolution&, const Blocking&))                        \
-  X(forward_workspace, int64_t, (const Blocking&))                                      \
-  X(pack_all_filters, void, (const GemmForward<T>&, int64_t first, int64_t last))       \
-  X(convolve, void, (const GemmForward<T>&, int64_t first, int64_t last, T* workspace)) \
-  X(plan_weight_gradient, GradientBlocking, (const Convolution&, int64_t threads))      \
-  X(weight_gradient_workspace, int64_t, (const GradientBlocking&))                      \
-  X(weight_gradient, void,                                                              \
+#define CNN_EXT_IMPLICIT_GEMM_SLOTS(X)                                                        \
+  X(plan_forward, Blocking, (const Convolution&, bool bias))                                  \
+  X(schedule_forward, void, (const Convolution&, Blocking&, int64_t threads))                 \
+  X(packed_size, int64_t, (const Convolution&, const Blocking&))                              \
+  X(forward_workspace, int64_t, (const Blocking&))                                            \
+  X(pack_all_filters, void, (const GemmForward<T>&, int64_t first, int64_t last))             \
+  X(convolve, void, (const GemmForward<T>&, int64_t first, int64_t last, T* workspace))       \
+  X(plan_weight_gradient, GradientBlocking, (const Convolution&))                             \
+  X(schedule_weight_gradient, void, (const Convolution&, GradientBlocking&, int64_t threads)) \
+  X(weight_gradient_workspace, int64_t, (const GradientBlocking&))                            \
+  X(weight_gradient, void,                                                                    \
     (const GemmWeightGradient<T>&, int64_t first, int64_t last, T* workspace))
 
 CNN_EXT_FAMILY(ImplicitGemmKernels, CNN_EXT_IMPLICIT_GEMM_SLOTS);

@@ -55,9 +55,8 @@ inline int64_t even_pixel_block(int64_t pixels, int64_t tasks_of_a_block, int64_
   return best;
 }
 
-// Cuts a convolution for `threads` threads.
 template <typename T>
-Blocking plan_forward(const Convolution& shape, bool bias, int64_t threads) {
+Blocking plan_forward(const Convolution& shape, bool bias) {
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   Blocking cut{};
   // The columns of a tile are what the output is contiguous in: pixels of a row, or else filters.
@@ -75,13 +74,18 @@ Blocking plan_forward(const Convolution& shape, bool bias, int64_t threads) {
   cut.blocks = cut.reduction == 0 ? 1 : divide_up(cut.reduction, cut.block);
   cut.panel = cut.pixels_on_rows ? kCols : kRows;
   cut.panels = divide_up(shape.K, cut.panel);
-  cut.pixel_block =
-      even_pixel_block(shape.pixels(), shape.G, cut.pixels_on_rows ? kRows : kCols, threads);
+  return cut;
+}
+
+// Shares the pixels out and, where there are few, the filters as well, or some threads would have
+// nothing to do.
+template <typename T>
+void schedule_forward(const Convolution& shape, Blocking& cut, int64_t threads) {
+  const int64_t side = cut.pixels_on_rows ? Tile<T>::kRows : Tile<T>::kCols;
+  cut.pixel_block = even_pixel_block(shape.pixels(), shape.G, side, threads);
   cut.pixel_blocks = divide_up(shape.pixels(), cut.pixel_block);
-  // Few pixels: share out the filters as well, or some threads would have nothing to do.
   cut.filter_tasks = divide_up(4 * threads, shape.G * cut.pixel_blocks);
   if (cut.filter_tasks > cut.panels) cut.filter_tasks = cut.panels;
-  return cut;
 }
 
 template <typename T>
@@ -322,9 +326,11 @@ void convolve(const GemmForward<T>& p, int64_t first_task, int64_t last_task, T*
   }
 }
 
-// Cuts a weight gradient for `threads` threads.
+// Pixels that a part of the sum has at least: adding the parts then costs little.
+constexpr int64_t kPartPixels = 512;
+
 template <typename T>
-GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads) {
+GradientBlocking plan_weight_gradient(const Convolution& shape) {
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   GradientBlocking cut{};
   // The columns of a tile are read from memory that is contiguous in them, so they are what the
@@ -344,15 +350,18 @@ GradientBlocking plan_weight_gradient(const Convolution& shape, int64_t threads)
   cut.filter_chunks = divide_up(shape.K, cut.filter_chunk);
   const int64_t entries = kAccumulators / cut.filter_chunk;
   cut.chunks = divide_up(shape.reduction(), entries < side ? side : entries);
-  const int64_t pixel_blocks = divide_up(shape.pixels(), cut.pixel_block);
-  cut.splits = divide_up(threads, shape.G * cut.filter_chunks * cut.chunks);
-  if (cut.splits > pixel_blocks) cut.splits = pixel_blocks;
+  cut.splits = parts_of_sum(shape, shape.G * cut.filter_chunks * cut.chunks, kPartPixels);
+  return cut;
+}
+
+// Gives each thread as many tasks, by cutting the reduction into more chunks.
+template <typename T>
+void schedule_weight_gradient(const Convolution& shape, GradientBlocking& cut, int64_t threads) {
+  const int64_t side = cut.filters_on_rows ? Tile<T>::kCols : Tile<T>::kRows;
   const int64_t tasks = cut.tasks(shape.G);
-  // As many tasks to each thread; where pixels are few, by sharing out the reduction.
   cut.chunks = divide_up(cut.chunks * round_up(tasks, threads), tasks);
   cut.chunk = round_up(divide_up(shape.reduction(), cut.chunks), side);
   cut.chunks = divide_up(shape.reduction(), cut.chunk);
-  return cut;
 }
 
 // Elements of workspace that one thread needs for `weight_gradient`.

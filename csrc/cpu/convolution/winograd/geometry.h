@@ -4,6 +4,7 @@
 
 #include "../../family.h"
 #include "../problem.h"
+#include "../schedule.h"
 
 namespace cnn_ext::cpu {
 
@@ -18,14 +19,16 @@ struct TileAxis {
 };
 
 constexpr int64_t kTileCells = 36;  // of a transformed tile
+constexpr int64_t kTileBlock = 56;  // tiles between two visits to a weight gradient's sums
 
 // How F(m x m, r x r) of m + r = 7 is cut.
 struct Winograd {
   int64_t m, r;
   TileAxis axis[2];
-  int64_t block;   // tiles per block
-  int64_t blocks;  // per group
-  int64_t panels;  // of filters, per group
+  int64_t begin, end;  // the tiles that are cut into blocks: all, or those of a part of a sum
+  int64_t block;       // tiles per block
+  int64_t blocks;      // per group
+  int64_t panels;      // of filters, per group
   // Elements from one of the 36 cells to the next: of the transformed filters of a panel, of a
   // block's transformed input (and from tile to tile in it), of what a block has for each filter of
   // a panel, and of the sums of a panel's weight gradient.
@@ -126,8 +129,9 @@ inline bool winograd_serves_phases(const Convolution& c) {
 // X(slot, result, arguments), for an element type T.
 #define CNN_EXT_WINOGRAD_SLOTS(X)                                                               \
   X(vectors, int64_t, (int64_t channels))                                                       \
-  X(plan_winograd, Winograd,                                                                    \
-    (const Convolution&, int64_t most_tiles, int64_t threads, bool weight_gradient))            \
+  X(plan_winograd, Winograd, (const Convolution&, int64_t most_tiles, int64_t threads))         \
+  X(plan_winograd_gradient, Winograd,                                                           \
+    (const Convolution&, int64_t most_tiles, int64_t part, int64_t parts))                      \
   X(winograd_filters, void, (const WinogradForward<T>&, int64_t first, int64_t last))           \
   X(winograd_input, void,                                                                       \
     (const Convolution&, const Winograd&, const T* input, int64_t block, int64_t first,         \

@@ -17,7 +17,6 @@ constexpr int64_t kStripTiles = 8;  // neighbouring tiles gathered at once: a st
 constexpr int64_t kStripCells = kStripTiles * 4 + 2;
 constexpr int64_t kChannelBlock = 64;  // channels between two visits to the sums
 constexpr int64_t kGroupFilters = 64;  // whose products share a stretch of tiles while it is in L1
-constexpr int64_t kTileBlock = 56;     // tiles between two visits to a weight gradient's sums
 
 // One axis of the transforms, over vectors of channels. `spread` is B^T d, `evaluate` G g, and
 // `collect` A^T s.
@@ -82,19 +81,12 @@ inline void collect(const V* s, V* to) {
   to[Count - 1] += last;
 }
 
-// How to cut a convolution of the whole batch.
+// Lays out blocks of so many tiles, from `begin` to `end`.
 template <typename T>
-Winograd plan_winograd(const Convolution& shape, int64_t most_tiles, int64_t threads,
-                       bool weight_gradient) {
+void lay_blocks(const Convolution& shape, int64_t block, Winograd& plan) {
   constexpr int64_t kLanes = Vec<T>::kLanes, kCols = Tile<T>::kCols;
-  Winograd plan{};
-  lay_tiles(shape, plan);
-  // Tiles are rows of the products, or steps of the weight gradient's.
-  const int64_t most = weight_gradient ? most_tiles : round_up(most_tiles, Tile<T>::kRows);
-  plan.blocks = divide_up(plan.tiles(), most);
-  if (plan.blocks >= threads) plan.blocks = round_up(plan.blocks, threads);
-  plan.block = divide_up(plan.tiles(), plan.blocks);
-  plan.blocks = divide_up(plan.tiles(), plan.block);
+  plan.block = block;
+  plan.blocks = divide_up(plan.end - plan.begin, block);
   plan.panels = divide_up(shape.K, kCols);
   // Some elements more than the data take: 36 streams must not fall into the same cache sets.
   plan.filter_cell = shape.C * kCols + kLanes;
@@ -102,6 +94,35 @@ Winograd plan_winograd(const Convolution& shape, int64_t most_tiles, int64_t thr
   plan.channel_cell = plan.block * plan.channel_row + kLanes;
   plan.panel_cell = plan.block * kCols + kLanes;
   plan.sums_cell = shape.C * kCols + kLanes;
+}
+
+// Cuts the tiles of the whole batch into blocks of about `most_tiles`, which are rows of the
+// products; where there are as many blocks as threads, each thread gets as many.
+template <typename T>
+Winograd plan_winograd(const Convolution& shape, int64_t most_tiles, int64_t threads) {
+  Winograd plan{};
+  lay_tiles(shape, plan);
+  plan.end = plan.tiles();
+  int64_t blocks = divide_up(plan.tiles(), round_up(most_tiles, Tile<T>::kRows));
+  if (blocks >= threads) blocks = round_up(blocks, threads);
+  lay_blocks<T>(shape, divide_up(plan.tiles(), blocks), plan);
+  return plan;
+}
+
+// The same for a part of a weight gradient. Tiles are added to its sums kTileBlock at a time
+// whatever the block, so that the blocks do not change a sum. They are equal in all parts.
+template <typename T>
+Winograd plan_winograd_gradient(const Convolution& shape, int64_t most_tiles, int64_t part,
+                                int64_t parts) {
+  Winograd plan{};
+  lay_tiles(shape, plan);
+  const int64_t steps = divide_up(plan.tiles(), kTileBlock);
+  const int64_t longest = divide_up(steps, parts);
+  const int64_t blocks = divide_up(longest * kTileBlock, round_up(most_tiles, kTileBlock));
+  plan.begin = part * steps / parts * kTileBlock;
+  plan.end = (part + 1) * steps / parts * kTileBlock;
+  if (plan.end > plan.tiles()) plan.end = plan.tiles();
+  lay_blocks<T>(shape, divide_up(longest, blocks) * kTileBlock, plan);
   return plan;
 }
 
@@ -174,10 +195,10 @@ struct TileRun {
 
 // The run that starts with tile `first` of block `block`.
 inline TileRun tile_run(const Winograd& plan, int64_t block, int64_t first) {
-  const int64_t index = block * plan.block + first;
+  const int64_t index = plan.begin + block * plan.block + first;
   const int64_t across = index % plan.axis[1].tiles, down = index / plan.axis[1].tiles;
   int64_t count = plan.axis[1].run - across % plan.axis[1].run;
-  const int64_t in_block = plan.block - first, in_plan = plan.tiles() - index;
+  const int64_t in_block = plan.block - first, in_plan = plan.end - index;
   if (count > in_block) count = in_block;
   if (count > in_plan) count = in_plan;
   if (count > kStripTiles) count = kStripTiles;
@@ -185,7 +206,7 @@ inline TileRun tile_run(const Winograd& plan, int64_t block, int64_t first) {
 }
 
 inline int64_t tiles_in_block(const Winograd& plan, int64_t block) {
-  const int64_t left = plan.tiles() - block * plan.block;
+  const int64_t left = plan.end - plan.begin - block * plan.block;
   return left < plan.block ? left : plan.block;
 }
 
@@ -666,8 +687,8 @@ void winograd_weight_panels(const WinogradWeightGradient<T>& p, int64_t g, int64
     }
     for (int64_t piece = 0; piece < pieces; ++piece) {
       const int64_t c0 = piece * C / pieces, c1 = (piece + 1) * C / pieces;
-      add_gradient_products(plan, plan.tiles(), panels, c0, c1, tiles, gradients, workspace,
-                            kOwnSumsCell<T>, false);
+      add_gradient_products(plan, tiles_in_block(plan, 0), panels, c0, c1, tiles, gradients,
+                            workspace, kOwnSumsCell<T>, false);
       for (int64_t i = 0; i < panels; ++i) {
         collect_weight(p, g, panel + i, c0, c1, workspace + i * sums_size, kOwnSumsCell<T>, 1, 0);
       }
