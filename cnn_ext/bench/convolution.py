@@ -121,8 +121,10 @@ class Layer:
             self.groups, dtype=dtype,
         )  # fmt: skip
 
-    def route(self, what: str, memory_format: str = "NCHW", dtype: torch.dtype = torch.float32) -> Route:
-        """What ``"auto"`` takes for a pass: ``"forward"``, ``"input gradient"``, ``"weight gradient"``."""
+    def route(
+        self, what: str, memory_format: str = "NCHW", dtype: torch.dtype = torch.float32
+    ) -> Route:
+        """What ``"auto"`` takes for one of the first three of :data:`PASSES`."""
         size = self.input
         if self.transposed:  # it is the input gradient of the convolution that it transposes
             size = self.output_size()

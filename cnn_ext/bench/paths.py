@@ -22,7 +22,7 @@ import cnn_ext
 from cnn_ext.bench import convolution, random_layers
 from cnn_ext.bench.convolution import Layer, Operands, call, native
 from cnn_ext.bench.goals import geometric_mean
-from cnn_ext.bench.options import DTYPES
+from cnn_ext.bench.options import DTYPES, check
 from cnn_ext.bench.survey import SurveyOptions
 from cnn_ext.bench.timing import Row, turns
 
@@ -64,10 +64,8 @@ def layers(options: SurveyOptions) -> Iterator[tuple[int | None, Layer]]:
         )
     if options.sets or options.names or not options.seeds:
         known = convolution.layers(convolution.sets(options))
-        convolution_names = options.wanted(known)
-        if options.names and not convolution_names:
-            raise ValueError(f"layers: expected some of {', '.join(known)}; got {options.names}")
-        for name in convolution_names:
+        check(options, {"convolution": known})
+        for name in options.wanted(known):
             yield None, known[name]
     transposed = options.operation == "conv_transpose"
     yield from random_layers.layers(options.seeds, options.count, transposed)
@@ -83,10 +81,8 @@ def path_row(layer: Layer, format: str, what: str, options: SurveyOptions) -> Ro
     if routes[UNTRANSPOSED] == routes["implicit_gemm"]:
         del routes[UNTRANSPOSED]
     # A path that is another's by name has that one's time: the noise of two would look like a loss.
-    same = {
-        name: next(first for first in routes if routes[first] == route and (VIA in first) == (VIA in name))
-        for name, route in routes.items()
-    }
+    first: dict[tuple[str, bool], str] = {}
+    same = {name: first.setdefault((route, VIA in name), name) for name, route in routes.items()}
     runs: dict[str, Callable[[], object]] = {name: found[name] for name in dict.fromkeys(same.values())}
     runs["eager"] = call(layer.function(F), operands, what)
     seconds = len(runs) * (0.01 if options.quick else SECONDS)
@@ -123,9 +119,7 @@ def _fastest(times: dict[str, float]) -> str:
     return next((name for name, time in named.items() if time == least), "auto")
 
 
-def paths(
-    layer: Layer, format: str, what: str, operands: Operands, algorithms: Sequence[str]
-) -> Paths:
+def paths(layer: Layer, format: str, what: str, operands: Operands, algorithms: Sequence[str]) -> Paths:
     """One pass by ``"auto"`` and by each algorithm, as it is and behind a change of layout.
 
     Those that do not serve the layer are among them: they raise when they are called.
@@ -141,7 +135,7 @@ def paths(
 
 
 def with_gaps(maps: Tensor) -> Tensor:
-    """A copy of maps in NCHW with a row of memory between each and the next; the same maps otherwise."""
+    """A copy of maps in NCHW with a row of memory between each and the next; others as they are."""
     if maps.dim() == 3 or not maps.is_contiguous():
         return maps
     N, C, rows, *rest = maps.shape
@@ -163,10 +157,9 @@ def changed_layout(
     here = next(f for name, f in formats.items() if name != there)
 
     def run() -> Tensor:
-        read = {
-            name: getattr(operands, name).contiguous(memory_format=formats[there]) for name in READS[what]
-        }
-        result = native(layer, operands._replace(**read), algorithm)[what]()
+        read = {name: getattr(operands, name) for name in READS[what]}
+        moved = {name: t.contiguous(memory_format=formats[there]) for name, t in read.items()}
+        result = native(layer, operands._replace(**moved), algorithm)[what]()
         return result.contiguous(memory_format=here)
 
     return run

@@ -38,8 +38,8 @@ class Case(NamedTuple):
     format: str
     kinds: list[str]  # the lines of the table that it counts in
     tensors: tuple[Tensor, ...]
-    ours: Callable[..., Tensor]
-    eager: Callable[..., Tensor]
+    ours: Callable[..., Any]
+    eager: Callable[..., Any]
     routes: dict[str, str]  # of each pass, the row of the rule and the path
 
 
@@ -109,7 +109,9 @@ def _dense(layer: random_layers.Dense, dtype: torch.dtype) -> Case:
         format="NCHW",
         kinds=["below 100,000 products" if products < 1e5 else "from 100,000 products",
                "to 16 rows" if rows <= 16 else "from 32 rows"],
-        tensors=tuple(torch.randn(s, dtype=dtype) for s in ((rows, inputs), (outputs, inputs), outputs)),
+        tensors=tuple(
+            torch.randn(size, dtype=dtype) for size in ((rows, inputs), (outputs, inputs), (outputs,))
+        ),
         ours=functional.linear,
         eager=F.linear,
         routes={},
@@ -119,7 +121,7 @@ def _dense(layer: random_layers.Dense, dtype: torch.dtype) -> Case:
 def _pool(pool: random_layers.Pool, dtype: torch.dtype) -> Case:
     format = "channels_last" if pool.channels_last else "NCHW"
     input = torch.randn(pool.N, pool.C, pool.H, pool.H, dtype=dtype)
-    windows = {"kernel_size": pool.R, "stride": pool.stride, "padding": pool.padding}
+    windows: dict[str, Any] = {"kernel_size": pool.R, "stride": pool.stride, "padding": pool.padding}
     return Case(
         name=f"({pool.N}, {pool.C}, {pool.H}, {pool.R}; {pool.stride}, {pool.padding}; {format})",
         format=format,
