@@ -7,8 +7,8 @@ in float32. The ratio is the old time over the new: above 1 this build is faster
 measured twice more, and is slower if it is below in all three runs. Means are of the first run alone:
 to repeat only the slow rows, and to count that, would flatter this build.
 
-Both run in one process only if the old one's operations have another name. To build it, in a copy of the
-old tree:
+Both run in one process only if the old one's operations have another name. To build it, in a copy of
+the old tree:
 
     grep -rlE 'TORCH_LIBRARY|"cnn_ext::' csrc | xargs sed -i -E \
         's/(TORCH_LIBRARY[A-Z_]*)\(cnn_ext,/\1(cnn_ext_old,/; s/"cnn_ext::/"cnn_ext_old::/'

@@ -4,6 +4,11 @@ Each pass alone, in each memory format: the algorithms by name, the same behind 
 maps and filters are copied to the other format and the result back, by operations of torch), and torch
 eager. Where implicit GEMM transposes small maps by itself, it runs without that too. ``loss`` is the
 time of ``"auto"`` over that of the fastest of ours: 1 where the rule is right.
+
+A row has, beside what rows of the benchmark have, ``sizes`` of the layer, ``row`` of the rule, ``routes``
+(the path behind each name), ``fastest`` and ``loss``; ``fastest_in_layout`` and ``loss_in_layout`` leave
+out changes of layout; ``ratio`` and ``best_ratio`` are torch's time over that of ``"auto"`` and of the
+fastest. Random layers have a ``seed``.
 """
 
 from __future__ import annotations
@@ -76,8 +81,7 @@ def path_row(layer: Layer, format: str, what: str, options: SurveyOptions) -> Ro
     dtype = DTYPES[options.dtype]
     operands = layer.operands(dtype)[format]
     found = paths(layer, format, what, operands, (*ALGORITHMS, *["im2col"] * bool(options.im2col)))
-    routes = {name: path_of(run) for name, run in found.items()}
-    routes = {name: route for name, route in routes.items() if route is not None}
+    routes = {name: route for name, run in found.items() if (route := path_of(run)) is not None}
     if routes[UNTRANSPOSED] == routes["implicit_gemm"]:
         del routes[UNTRANSPOSED]
     # A path that is another's by name has that one's time: the noise of two would look like a loss.

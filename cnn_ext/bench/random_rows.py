@@ -2,6 +2,11 @@
 
 Two passes, forward and all gradients together (input, weight and bias). Where torch takes less than
 40 µs the way through Python and the dispatcher decides; such rows are listed apart, in microseconds.
+
+A row has ``operation``, ``seed``, ``layer`` (its sizes), ``kinds`` (the lines of the table that it counts
+in), ``pass``, ``format``, ``dtype``, ``routes`` (of each pass the row of the rule and the path),
+``milliseconds``, ``ratio`` and ``spread``. A convolution is named (batch, channels, size, filters, kernel;
+stride, dilation, groups; format), max-pooling (batch, channels, size, window; stride, padding; format).
 """
 
 from __future__ import annotations
