@@ -207,7 +207,7 @@ def _add_bench(commands) -> None:
         "--dtype",
         choices=["float32", "bfloat16"],
         default="float32",
-        help="of convolution, networks and LRN",
+        help="of convolution, networks, LRN, random and paths: float32",
     )
     command.add_argument(
         "--compile",
@@ -250,6 +250,9 @@ def _bench(options: argparse.Namespace) -> int:
     }  # fmt: skip
     asked = {name: value for name in ("seeds", "count", "operation", "im2col")
              if (value := getattr(options, name)) is not None}  # fmt: skip
+    if options.picture and options.what in SURVEYS:
+        print(f"cnn-ext bench: picture: of the benchmarks alone, got {options.what!r}", file=sys.stderr)
+        return 2
     if asked and options.what not in SURVEYS:
         print(f"cnn-ext bench: {next(iter(asked))}: of random and paths alone, got {options.what!r}",
               file=sys.stderr)  # fmt: skip
@@ -267,7 +270,7 @@ def _bench(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as missing:
         return _needs(missing)
     except ValueError as error:
-        if not str(error).startswith(("layers:", "shapes:", "operation:", "seeds:")):
+        if not str(error).startswith(("layers:", "shapes:", "operation:")):
             raise
         print(f"cnn-ext bench: {error}", file=sys.stderr)
         return 2

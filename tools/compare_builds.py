@@ -28,7 +28,7 @@ import cnn_ext
 from cnn_ext.bench import convolution, random_layers
 from cnn_ext.bench.convolution import Layer, native
 from cnn_ext.bench.goals import geometric_mean
-from cnn_ext.bench.options import Options
+from cnn_ext.bench.options import Options, check
 from cnn_ext.bench.survey import Survey
 from cnn_ext.bench.timing import Row, machine, turns
 
@@ -129,12 +129,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures there")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    known = {} if options.random_only else convolution.layers(convolution.SETS)
+    chosen = Options(names=tuple(options.layers))
     try:
+        check(chosen, {"convolution": known})
         old = load(options.old, options.namespace)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    known = {} if options.random_only else convolution.layers(convolution.SETS)
-    layers = [known[name] for name in Options(names=tuple(options.layers)).wanted(known)]
+    layers = [known[name] for name in chosen.wanted(known)]
     layers += [layer for _, layer in random_layers.layers(options.random, options.count)]
     survey = Survey(machine(), complete=False, what="compare_builds")
     for row in rows(iter(layers), in_turns(old)):

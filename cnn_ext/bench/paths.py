@@ -5,10 +5,10 @@ maps and filters are copied to the other format and the result back, by operatio
 eager. Where implicit GEMM transposes small maps by itself, it runs without that too. ``loss`` is the
 time of ``"auto"`` over that of the fastest of ours: 1 where the rule is right.
 
-A row has, beside what rows of the benchmark have, ``sizes`` of the layer, ``row`` of the rule, ``routes``
-(the path behind each name), ``fastest`` and ``loss``; ``fastest_in_layout`` and ``loss_in_layout`` leave
-out changes of layout; ``ratio`` and ``best_ratio`` are torch's time over that of ``"auto"`` and of the
-fastest. Random layers have a ``seed``.
+A row has, beside what rows of the benchmark have, ``sizes`` of the layer, ``row`` of the rule,
+``routes`` (the path behind each name), ``fastest`` and ``loss``; ``fastest_in_layout`` and
+``loss_in_layout`` leave out changes of layout; ``ratio`` and ``best_ratio`` are torch's time over that
+of ``"auto"`` and of the fastest. Random layers have a ``seed``.
 """
 
 from __future__ import annotations

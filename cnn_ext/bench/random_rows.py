@@ -3,10 +3,10 @@
 Two passes, forward and all gradients together (input, weight and bias). Where torch takes less than
 40 µs the way through Python and the dispatcher decides; such rows are listed apart, in microseconds.
 
-A row has ``operation``, ``seed``, ``layer`` (its sizes), ``kinds`` (the lines of the table that it counts
-in), ``pass``, ``format``, ``dtype``, ``routes`` (of each pass the row of the rule and the path),
-``milliseconds``, ``ratio`` and ``spread``. A convolution is named (batch, channels, size, filters, kernel;
-stride, dilation, groups; format), max-pooling (batch, channels, size, window; stride, padding; format).
+A row has, beside what rows of the benchmark have, ``seed``, ``kinds`` (the lines of the table that it
+counts in) and ``routes`` (of each pass the row of the rule and the path). A convolution is named (batch,
+channels, size, filters, kernel; stride, dilation, groups; format), max-pooling (batch, channels, size,
+window; stride, padding; format).
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ class Case(NamedTuple):
 
 
 def rows(options: SurveyOptions) -> Iterator[Row]:
-    """A row for each layer and pass: of seed 0, unless others are asked for."""
+    """A row for each layer and pass: of seed 0, unless others are asked for.
+
+    Raises:
+        ValueError: layers or sets of the benchmark are asked for.
+    """
+    if options.names or options.sets:
+        asked = ", ".join((*options.names, *options.sets))
+        raise ValueError(f"layers: expected none, for random layers are drawn, got {asked}")
     for seed in options.seeds or (0,):
         for case in cases(seed, options):
             for what in PASSES:

@@ -155,3 +155,10 @@ def test_the_command_line_knows_the_surveys_and_their_operations():
 def test_no_benchmark_draws_layers(capsys):
     assert cli.main(["bench", "linear", "--seeds", "1"]) == 2
     assert "seeds: of random and paths alone, got 'linear'" in capsys.readouterr().err
+
+
+def test_random_layers_have_no_names_and_no_picture(capsys):
+    assert cli.main(["bench", "random", "--layers", "LeNet C1"]) == 2
+    assert "layers: expected none, for random layers are drawn, got LeNet C1" in capsys.readouterr().err
+    assert cli.main(["bench", "random", "--picture", "p.png"]) == 2
+    assert "picture: of the benchmarks alone, got 'random'" in capsys.readouterr().err
