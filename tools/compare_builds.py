@@ -139,15 +139,9 @@ def main() -> None:
     layers = [known[name] for name in chosen.wanted(known)]
     layers += [layer for _, layer in random_layers.layers(options.random, options.count)]
     survey = Survey(machine(), complete=False, what="compare_builds")
-    for row in rows(iter(layers), in_turns(old)):
-        survey.rows.append(row)
+    for row in survey.collected(rows(iter(layers), in_turns(old)), options.out):
         if is_slower(row):
             print(line(row), flush=True)
-        if options.out and len(survey.rows) % 50 == 0:
-            survey.write(options.out)
-    survey.complete = True
-    if options.out:
-        survey.write(options.out)
     print("\n".join(ending(survey.rows)))
 
 

@@ -4,9 +4,9 @@ Two passes, forward and all gradients together (input, weight and bias). Where t
 40 µs the way through Python and the dispatcher decides; such rows are listed apart, in microseconds.
 
 A row has, beside what rows of the benchmark have, ``seed``, ``kinds`` (the lines of the table that it
-counts in) and ``routes`` (of each pass the row of the rule and the path). A convolution is named (batch,
-channels, size, filters, kernel; stride, dilation, groups; format), max-pooling (batch, channels, size,
-window; stride, padding; format).
+counts in) and ``routes`` (of each pass the row of the rule and the path). A convolution is named
+(batch, channels, size, filters, kernel; stride, dilation, groups; format), max-pooling (batch,
+channels, size, window; stride, padding; format).
 """
 
 from __future__ import annotations

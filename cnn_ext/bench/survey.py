@@ -7,14 +7,14 @@ shown as it is measured, and ``ending(rows)``, the lines of its tables.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cnn_ext.bench.options import Options
 from cnn_ext.bench.report import Report
-from cnn_ext.bench.timing import machine
+from cnn_ext.bench.timing import Row, machine
 
 SURVEYS = {"random": "random_rows", "paths": "paths"}  # by name, the module
 OPERATIONS = ("convolution", "conv_transpose", "linear", "max_pool")  # of random layers
@@ -50,6 +50,19 @@ class Survey(Report):
         del found["goals"]
         return {"survey": self.what, **found}
 
+    def collected(self, rows: Iterable[Row], out: Path | None) -> Iterator[Row]:
+        """Rows as they are measured, kept and, if there is a file, written: every 50, and at the end."""
+        try:
+            for row in rows:
+                self.rows.append(row)
+                yield row
+                if out and len(self.rows) % 50 == 0:
+                    self.write(out)
+            self.complete = True
+        finally:
+            if out and self.rows:
+                self.write(out)
+
     def ending(self) -> str:
         """The tables and, if there is reason, a warning."""
         return "\n".join(["", *_module(self.what).ending(self.rows), *self.warnings()])
@@ -68,7 +81,7 @@ def run(
         options: see :class:`SurveyOptions`.
         show: gets every line as it is known.
         out: the JSON is written there from time to time and at the end, so that a run that is stopped
-            keeps nearly all it has.
+            keeps what it has.
 
     Raises:
         ValueError: a layer or a set that there is not; the message lists those that there are.
@@ -77,16 +90,10 @@ def run(
     survey = Survey(machine(), complete=False, what=what)
     show = show or (lambda _: None)
     show(", ".join(f"{key} {value}" for key, value in survey.machine.items() if value is not None))
-    for row in module.rows(options):
-        survey.rows.append(row)
+    for row in survey.collected(module.rows(options), out):
         text = module.line(row)
         if text is not None:
             show(text)
-        if out and len(survey.rows) % 50 == 0:
-            survey.write(out)
-    survey.complete = True
-    if out:
-        survey.write(out)
     show(survey.ending())
     return survey
 

@@ -133,6 +133,19 @@ def test_numbers_are_sorted_as_numbers():
     assert sorted(kinds, key=random_rows._order) == ["NCHW", "kernel 3", "kernel 11", "stride 4"]
 
 
+def test_a_run_that_is_stopped_keeps_its_rows(tmp_path):
+    def rows():
+        yield made_up(1.0, 1.0)
+        raise KeyboardInterrupt
+
+    out = tmp_path / "random.json"
+    found = survey.Survey({"threads": 1}, complete=False, what="random")
+    with pytest.raises(KeyboardInterrupt):
+        list(found.collected(rows(), out))
+    written = json.loads(out.read_text())
+    assert (len(written["rows"]), written["complete"]) == (1, False)
+
+
 @pytest.mark.usefixtures("small")
 def test_the_command_prints_the_table_and_writes_json(tmp_path, capsys):
     out = tmp_path / "figures" / "random.json"
