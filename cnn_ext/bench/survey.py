@@ -51,7 +51,7 @@ class Survey(Report):
         return {"survey": self.what, **found}
 
     def collected(self, rows: Iterable[Row], out: Path | None) -> Iterator[Row]:
-        """Rows as they are measured, kept and, if there is a file, written: every 50, and at the end."""
+        """Rows as they are measured, kept, and written to the file if there is one."""
         try:
             for row in rows:
                 self.rows.append(row)
