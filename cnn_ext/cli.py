@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cnn_ext.training.options import Options
 
 
+SURVEYS = ("random", "paths")  # of `bench`: each has a table of its own
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
@@ -171,8 +174,10 @@ def _add_bench(commands) -> None:
             "local_response_norm",
             "color_pca",
             "all",
+            *SURVEYS,
         ],
-        help="default: all",
+        help="default: all. random: layers drawn at random against torch. paths: every algorithm that "
+        "serves a convolution, beside the one that is chosen",
     )
     command.add_argument(
         "--layers",
@@ -194,18 +199,38 @@ def _add_bench(commands) -> None:
         action="store_true",
         help="a look: few turns, classic networks, torch.compile only if asked for",
     )
-    command.add_argument("--rounds", type=_positive, help="turns at least: 9, of networks 5")
+    command.add_argument(
+        "--rounds", type=_positive, help="turns at least: 9, of networks 5, of random and paths 3"
+    )
     command.add_argument("--threads", type=_positive, help="default: as many as torch takes")
     command.add_argument(
         "--dtype",
         choices=["float32", "bfloat16"],
         default="float32",
-        help="of convolution, networks and LRN",
+        help="of convolution, networks, LRN, random and paths: float32",
     )
     command.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
         help="torch.compile takes turns too; by default in networks and LRN",
+    )
+    survey = command.add_argument_group("of random and paths alone")
+    survey.add_argument(
+        "--seeds",
+        "--seed",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="of random layers; random: 0, paths: none, and so the benchmark's layers",
+    )
+    survey.add_argument("--count", type=_positive, help="random layers of each seed: 100")
+    survey.add_argument(
+        "--operation",
+        choices=["convolution", "conv_transpose", "linear", "max_pool"],
+        help="of random layers: convolution; paths has the first two",
+    )
+    survey.add_argument(
+        "--im2col", action="store_true", default=None, help="paths: the patch matrix is a path too"
     )
     command.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures there")
     command.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the ratios there")
@@ -217,20 +242,35 @@ def _bench(options: argparse.Namespace) -> int:
     import torch
 
     from cnn_ext import bench
+    from cnn_ext.bench import survey
 
-    chosen = bench.Options(
-        names=tuple(options.layers), sets=tuple(options.shapes), rounds=options.rounds,
-        quick=options.quick, compile=options.compile, dtype=options.dtype,
-    )  # fmt: skip
+    shared: dict[str, Any] = {
+        "names": tuple(options.layers), "sets": tuple(options.shapes), "rounds": options.rounds,
+        "quick": options.quick, "compile": options.compile, "dtype": options.dtype,
+    }  # fmt: skip
+    asked = {name: value for name in ("seeds", "count", "operation", "im2col")
+             if (value := getattr(options, name)) is not None}  # fmt: skip
+    if options.picture and options.what in SURVEYS:
+        print(f"cnn-ext bench: picture: of the benchmarks alone, got {options.what!r}", file=sys.stderr)
+        return 2
+    if asked and options.what not in SURVEYS:
+        print(f"cnn-ext bench: {next(iter(asked))}: of random and paths alone, got {options.what!r}",
+              file=sys.stderr)  # fmt: skip
+        return 2
     show = None if options.json else functools.partial(print, flush=True)
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads or before)
+    report: bench.Report
     try:
-        report = bench.run(options.what, chosen, show, options.out)
+        if options.what in SURVEYS:
+            chosen = survey.SurveyOptions(**shared, **asked)
+            report = survey.run(options.what, chosen, show, options.out)
+        else:
+            report = bench.run(options.what, bench.Options(**shared), show, options.out)
     except ModuleNotFoundError as missing:
         return _needs(missing)
     except ValueError as error:
-        if not str(error).startswith(("layers:", "shapes:")):
+        if not str(error).startswith(("layers:", "shapes:", "operation:")):
             raise
         print(f"cnn-ext bench: {error}", file=sys.stderr)
         return 2

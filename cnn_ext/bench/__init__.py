@@ -28,6 +28,9 @@ Fields of every row:
 ``spread``
     The widest middle half of a contender's times over its median, of all that took turns.
 
+``bench random`` and ``bench paths`` are surveys (:mod:`cnn_ext.bench.survey`): their JSON has
+``survey``, the name, and no goals; fields of their own are described in their modules.
+
 Of convolution also ``algorithm`` (what ``"auto"`` takes forward), ``gflops`` and ``torch_gflops``, and
 of its first three passes ``workspace_mib`` beside the result, ``workspace_twice_mib`` with twice the
 batch, ``weights_mib`` that transformed weights may take of it, and relative rms errors against float64:

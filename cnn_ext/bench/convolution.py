@@ -29,7 +29,7 @@ from cnn_ext.bench.options import DTYPES, Options, shapes
 from cnn_ext.bench.timing import Row, by_format, ratio, turns
 from cnn_ext.bench.workspace import workspace_bytes
 from cnn_ext.comparison import relative_error
-from cnn_ext.ops import convolution as ops
+from cnn_ext.functional import Route
 
 SETS = ("lenet", "alexnet", "vgg", "resnet50", "mobilenet_v2", "googlenet", "others")
 QUICK = ("lenet", "alexnet", "vgg")
@@ -74,6 +74,7 @@ class Layer:
     bias: bool = True
     transposed: bool = False
     family: str = ""  # of goals; found by kind if it is not said
+    only_format: str = ""  # that is measured; all that torch has if it is not said
 
     def kind(self) -> str:
         """The family whose goals are this layer's."""
@@ -82,6 +83,12 @@ class Layer:
             return self.family
         wide = min(self.weight[:2]) >= 64
         return "3 x 3 from 64 channels" if plain and wide and self.weight[2:] == (3, 3) else "other"
+
+    def sizes(self) -> dict[str, Any]:
+        """What defines the computation, as files of shapes have it."""
+        facts = ("input", "weight", "stride", "padding", "dilation", "groups", "output_padding",
+                 "bias", "transposed")  # fmt: skip
+        return {name: getattr(self, name) for name in facts}
 
     def function(self, module) -> Function:
         """The layer as ``torch.nn.functional`` or ``cnn_ext.functional`` computes it."""
@@ -114,13 +121,27 @@ class Layer:
             self.groups, dtype=dtype,
         )  # fmt: skip
 
+    def route(
+        self, what: str, memory_format: str = "NCHW", dtype: torch.dtype = torch.float32
+    ) -> Route:
+        """What ``"auto"`` takes for one of the first three of :data:`PASSES`."""
+        size = self.input
+        if self.transposed:  # it is the input gradient of the convolution that it transposes
+            size = self.output_size()
+            what = {"forward": "input gradient", "input gradient": "forward"}.get(what, what)
+        return functional.convolution_algorithm(
+            size, self.weight, self.stride, self.padding, self.dilation, self.groups, dtype=dtype,
+            memory_format=self.formats()[memory_format], input_gradient=what == "input gradient",
+            weight_gradient=what == "weight gradient",
+        )  # fmt: skip
+
     def formats(self) -> dict[str, torch.memory_format]:
-        """Those that torch has for so many axes."""
+        """Those that torch has for so many axes, or the layer's only one."""
         found = {"NCHW": torch.contiguous_format}
         axes = len(self.weight) - 2
         if axes > 1:
             found["channels_last"] = torch.channels_last if axes == 2 else torch.channels_last_3d
-        return found
+        return {name: f for name, f in found.items() if self.only_format in ("", name)}
 
     def operands(self, dtype: torch.dtype, images: int | None = None) -> dict[str, Operands]:
         """The same random numbers in every format."""
@@ -288,26 +309,42 @@ def workspaces(layer: Layer, dtype: torch.dtype) -> dict[tuple[str, str], dict[s
     return found
 
 
-def native(layer: Layer, operands: Operands) -> dict[str, Callable[[], Tensor]]:
-    """The operations under the three passes, called without autograd."""
+def native(
+    layer: Layer, operands: Operands, algorithm: str = "auto", library: Any = torch.ops.cnn_ext
+) -> dict[str, Callable[[], Tensor]]:
+    """The operations under the three passes, called without autograd.
+
+    Args:
+        layer: whose.
+        operands: what they are called with.
+        algorithm: of all three.
+        library: where the operations are registered: ``torch.ops`` has one name for each build.
+    """
     x, w, bias, g = operands
     axes = len(layer.weight) - 2
     lists = (
         (value,) * axes if isinstance(value, int) else value
         for value in (layer.stride, layer.padding, layer.dilation)
     )
-    rest = (*lists, layer.groups, "auto")
+    rest = (*lists, layer.groups, algorithm)
+    forward, input_gradient, weight_gradient = (
+        library.convolution, library.convolution_input_gradient, library.convolution_weight_gradient
+    )  # fmt: skip
     if layer.transposed:
-        forward = layer.function(functional)
+
+        def transposed() -> Tensor:
+            output = input_gradient(x, w, g.shape, *rest)
+            return output if bias is None else output.add_(bias.view(-1, *[1] * axes))
+
         return {
-            "forward": lambda: forward(x, w, bias),
-            "input gradient": lambda: ops.convolution(g, w, None, *rest),
-            "weight gradient": lambda: ops.weight_gradient(x, g, w.shape, *rest),
+            "forward": transposed,
+            "input gradient": lambda: forward(g, w, None, *rest),
+            "weight gradient": lambda: weight_gradient(x, g, w.shape, *rest),
         }
     return {
-        "forward": lambda: ops.convolution(x, w, bias, *rest),
-        "input gradient": lambda: ops.input_gradient(g, w, x.shape, *rest),
-        "weight gradient": lambda: ops.weight_gradient(g, x, w.shape, *rest),
+        "forward": lambda: forward(x, w, bias, *rest),
+        "input gradient": lambda: input_gradient(g, w, x.shape, *rest),
+        "weight gradient": lambda: weight_gradient(g, x, w.shape, *rest),
     }
 
 
