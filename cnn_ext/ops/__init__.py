@@ -7,6 +7,7 @@ loads them.
 from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
 from cnn_ext.ops.color_pca import ColorPCAFunction
 from cnn_ext.ops.convolution import ConvolutionFunction, ConvolutionReLUFunction
+from cnn_ext.ops.linear import LinearFunction
 from cnn_ext.ops.local_response_norm import LocalResponseNormFunction
 from cnn_ext.ops.max_pool import MaxPool2dFunction
 
@@ -14,6 +15,7 @@ __all__ = [
     "ColorPCAFunction",
     "ConvolutionFunction",
     "ConvolutionReLUFunction",
+    "LinearFunction",
     "LocalResponseNormFunction",
     "MaxPool2dFunction",
 ]
