@@ -18,6 +18,7 @@
 namespace cnn_ext {
 namespace {
 
+using c10::SymDimVector;
 using c10::SymInt;
 using c10::SymIntArrayRef;
 using torch::autograd::AutogradContext;
@@ -31,9 +32,9 @@ void check_features(const char* op, const char* name, const Tensor& rows) {
 // All but the features.
 SymIntArrayRef leading(const Tensor& rows) { return rows.sym_sizes().slice(0, rows.dim() - 1); }
 
-}  // namespace
-
-Tensor empty_linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
+// The sizes of the results, after every check.
+SymDimVector output_size(const Tensor& input, const Tensor& weight,
+                         const std::optional<Tensor>& bias) {
   constexpr auto op = "linear";
   TORCH_CHECK(weight.dim() == 2, op,
               ": weight: expected 2 dimensions (out_features, in_features), ", "got shape ",
@@ -49,12 +50,12 @@ Tensor empty_linear(const Tensor& input, const Tensor& weight, const std::option
                 ": bias: expected shape [", weight.sym_size(0),
                 "], one value for each output feature, got ", bias->sym_sizes());
   }
-  c10::SymDimVector size(input.sym_sizes().begin(), input.sym_sizes().end());
+  SymDimVector size(input.sym_sizes().begin(), input.sym_sizes().end());
   size.back() = weight.sym_size(0);
-  return at::empty_symint(size, input.options());
+  return size;
 }
 
-Tensor empty_linear_weight_gradient(const Tensor& grad_output, const Tensor& input) {
+SymDimVector weight_size(const Tensor& grad_output, const Tensor& input) {
   constexpr auto op = "linear_weight_gradient";
   check_features(op, "input", input);
   check_features(op, "grad_output", grad_output);
@@ -62,36 +63,44 @@ Tensor empty_linear_weight_gradient(const Tensor& grad_output, const Tensor& inp
   TORCH_CHECK(leading(grad_output) == leading(input), op,
               ": grad_output: expected as many rows as ", "input, of shape ", input.sym_sizes(),
               ", got shape ", grad_output.sym_sizes());
-  return at::empty_symint({grad_output.sym_size(-1), input.sym_size(-1)}, input.options());
+  return {grad_output.sym_size(-1), input.sym_size(-1)};
+}
+
+}  // namespace
+
+Tensor empty_linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
+  return at::empty_symint(output_size(input, weight, bias), input.options());
+}
+
+Tensor empty_linear_weight_gradient(const Tensor& grad_output, const Tensor& input) {
+  return at::empty_symint(weight_size(grad_output, input), input.options());
 }
 
 namespace {
 
 // ---------------------------------------------------------------------------------------------
-// Elsewhere than on the CPU: the convolution that is there
+// On CUDA: the convolution that is there, of one tap
 // ---------------------------------------------------------------------------------------------
 
-Tensor linear_composite(const Tensor& input, const Tensor& weight,
-                        const std::optional<Tensor>& bias) {
+Tensor linear_cuda(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
   using Convolution =
       Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, SymIntArrayRef,
              SymIntArrayRef, SymIntArrayRef, SymInt, c10::string_view);
   static const auto op = operation<Convolution>("cnn_ext::convolution");
-  const Tensor output = empty_linear(input, weight, bias);
+  const SymDimVector size = output_size(input, weight, bias);
   const SymInt one = 1, none = 0;
   return op.call(as_pixels(input), weight.unsqueeze(2), bias, one, none, one, 1, "implicit_gemm")
-      .view(output.sizes());
+      .view_symint(size);
 }
 
-Tensor linear_weight_gradient_composite(const Tensor& grad_output, const Tensor& input) {
+Tensor linear_weight_gradient_cuda(const Tensor& grad_output, const Tensor& input) {
   using Gradient = Tensor(const Tensor&, const Tensor&, SymIntArrayRef, SymIntArrayRef,
                           SymIntArrayRef, SymIntArrayRef, SymInt, c10::string_view);
   static const auto op = operation<Gradient>("cnn_ext::convolution_weight_gradient");
-  const auto size = empty_linear_weight_gradient(grad_output, input).sym_sizes().vec();
+  SymDimVector size = weight_size(grad_output, input);
+  size.push_back(1);
   const SymInt one = 1, none = 0;
-  return op
-      .call(as_pixels(grad_output), as_pixels(input), {size[0], size[1], one}, one, none, one, 1,
-            "implicit_gemm")
+  return op.call(as_pixels(grad_output), as_pixels(input), size, one, none, one, 1, "implicit_gemm")
       .squeeze(2);
 }
 
@@ -101,13 +110,13 @@ Tensor linear_weight_gradient_composite(const Tensor& grad_output, const Tensor&
 // ---------------------------------------------------------------------------------------------
 
 Tensor call_linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
-  static const auto op = operation<decltype(linear_composite)>("cnn_ext::linear");
+  static const auto op = operation<decltype(empty_linear)>("cnn_ext::linear");
   return op.call(input, weight, bias);
 }
 
 Tensor call_weight_gradient(const Tensor& grad_output, const Tensor& input) {
   static const auto op =
-      operation<decltype(linear_weight_gradient_composite)>("cnn_ext::linear_weight_gradient");
+      operation<decltype(empty_linear_weight_gradient)>("cnn_ext::linear_weight_gradient");
   return op.call(grad_output, input);
 }
 
@@ -197,9 +206,9 @@ TORCH_LIBRARY_IMPL(cnn_ext, Meta, m) {
   m.impl("linear_weight_gradient", empty_linear_weight_gradient);
 }
 
-TORCH_LIBRARY_IMPL(cnn_ext, CompositeExplicitAutograd, m) {
-  m.impl("linear", linear_composite);
-  m.impl("linear_weight_gradient", linear_weight_gradient_composite);
+TORCH_LIBRARY_IMPL(cnn_ext, CUDA, m) {
+  m.impl("linear", linear_cuda);
+  m.impl("linear_weight_gradient", linear_weight_gradient_cuda);
 }
 
 TORCH_LIBRARY_IMPL(cnn_ext, Autograd, m) {
