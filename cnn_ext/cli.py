@@ -414,7 +414,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     try:
         from cnn_ext._json import strict_json
-        from cnn_ext.training import demo
+        from cnn_ext.examples import demo
     except ModuleNotFoundError as missing:
         return _needs(missing)
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):

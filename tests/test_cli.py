@@ -134,7 +134,7 @@ def test_the_demonstration_prints_strict_json_alone(monkeypatch, capsys):
         print("LeNet-5 on torch's layers")
         return {"losses": [float("nan"), 0.5]}
 
-    monkeypatch.setattr("cnn_ext.training.demo.run", run)
+    monkeypatch.setattr("cnn_ext.examples.demo.run", run)
     assert cli.main(["demo", "--json"]) == 0
     assert capsys.readouterr().out == '{"losses": [null, 0.5]}\n'
 
@@ -143,7 +143,7 @@ def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
     def run(*_):
         raise OSError(28, "No space left on device", "demo.json")
 
-    monkeypatch.setattr("cnn_ext.training.demo.run", run)
+    monkeypatch.setattr("cnn_ext.examples.demo.run", run)
     assert cli.main(["demo"]) == 1
     assert capsys.readouterr().err == "cnn-ext: [Errno 28] No space left on device: 'demo.json'\n"
 

@@ -1,4 +1,4 @@
-"""Fully connected layers, as a convolution where kernels of ours are faster."""
+"""Fully connected layers: an operation of ours where its kernels are faster than torch's product."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from cnn_ext.functional import _traced
 from cnn_ext.functional._arguments import _autocast_is_on, tensor
-from cnn_ext.ops.convolution import convolution
+from cnn_ext.ops.linear import linear as _linear
 
 DENSE_WEIGHTS = 1 << 20  # of a dense layer that is ours, at least
 DENSE_MANY = 1 << 22  # beyond which it is with more rows of input
@@ -18,11 +18,12 @@ DENSE_MANY = 1 << 22  # beyond which it is with more rows of input
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A fully connected (dense) layer, as :func:`torch.nn.functional.linear`: input weightᵀ + bias.
 
-    It is a convolution of maps of one cell. Few inputs with many weights, as AlexNet's and VGG's, wait
-    for the memory that the weights are in: kernels of ours read them once, where they lie, for up to 64
-    rows of input and 2²⁰ weights or more (256 rows beyond 2²² weights), on the CPU, in float32 and
-    float64, outside autocast. All else is torch's matrix product, and so is a compiled or exported
-    program that leaves the number of rows open.
+    Few inputs with many weights, as AlexNet's and VGG's, wait for the memory that the weights are in:
+    kernels of ours read them once, where they lie, for up to 64 rows of input and 2²⁰ weights or more
+    (256 rows beyond 2²² weights), on the CPU, in float32 and float64, outside autocast. All else is
+    torch's matrix product, and so is a compiled or exported program that leaves the number of rows
+    open. ``torch.ops.cnn_ext.linear`` and :class:`cnn_ext.ops.LinearFunction` are ours at every size,
+    in every dtype.
 
     Args:
         input: (..., in_features), rows of input.
@@ -51,9 +52,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return _traced_linear(input, weight, bias)
     if not is_dense(input, weight, bias):
         return F.linear(input, weight, bias)
-    rows = input.reshape(-1, weight.shape[1], 1)
-    output = convolution(rows, weight.unsqueeze(2), bias, (1,), (0, 0), (1,), 1, "implicit_gemm")
-    return output.view(*input.shape[:-1], weight.shape[0])
+    return _linear(input, weight, bias)
 
 
 @_traced.operation("traced_linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
@@ -63,8 +62,12 @@ def _traced_linear(input, weight, bias):
 
 def is_dense(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether kernels of ours serve a linear layer: see :func:`linear`."""
-    tensors = [input, weight] if bias is None else [input, weight, bias]
-    if weight.dim() != 2 or not all(map(_is_plain, tensors)) or _autocast_is_on("cpu"):
+    if (
+        weight.dim() != 2 or weight.numel() < DENSE_WEIGHTS
+    ):  # asked first: a small layer's call is short
+        return False
+    tensors = (input, weight) if bias is None else (input, weight, bias)
+    if not all(map(_is_plain, tensors)) or _autocast_is_on("cpu"):
         return False
     if len({tensor.dtype for tensor in tensors}) > 1 or input.shape[-1:] != weight.shape[1:]:
         return False
@@ -72,7 +75,7 @@ def is_dense(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
         return False
     rows = 256 if weight.numel() > DENSE_MANY else 64
     few, some = input.numel() <= rows * weight.shape[1], input.numel() > 0
-    return weight.numel() >= DENSE_WEIGHTS and _is_known(few) and _is_known(some)
+    return _is_known(few) and _is_known(some)
 
 
 def _is_plain(tensor: Tensor) -> bool:

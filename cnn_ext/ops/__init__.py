@@ -7,13 +7,18 @@ loads them.
 from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
 from cnn_ext.ops.color_pca import ColorPCAFunction
 from cnn_ext.ops.convolution import ConvolutionFunction, ConvolutionReLUFunction
+from cnn_ext.ops.linear import LinearFunction
 from cnn_ext.ops.local_response_norm import LocalResponseNormFunction
 from cnn_ext.ops.max_pool import MaxPool2dFunction
+from cnn_ext.ops.unfold import FoldFunction, UnfoldFunction
 
 __all__ = [
     "ColorPCAFunction",
     "ConvolutionFunction",
     "ConvolutionReLUFunction",
+    "FoldFunction",
+    "LinearFunction",
     "LocalResponseNormFunction",
     "MaxPool2dFunction",
+    "UnfoldFunction",
 ]

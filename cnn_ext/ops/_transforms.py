@@ -42,6 +42,11 @@ def door(
     return call
 
 
+def mapped_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """The mapped axis first; a tensor that is not mapped is seen ``size`` times, without a copy."""
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
 _no_rule = custom_function_call.functorch_table[TransformType.Functionalize]
 
 

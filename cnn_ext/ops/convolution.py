@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
-from cnn_ext.ops._transforms import door
+from cnn_ext.ops._transforms import door, mapped_first
 
 
 class _Bilinear(Function):
@@ -193,9 +193,9 @@ def _vmap(operation, info, in_dims, input, weight, bias, *arguments):
         output = operation(folded, weight, bias, *geometry, groups, algorithm)
         return output.unflatten(0, (V, -1)), 0
     input = _channels_of_all(input, in_dims[0], V)
-    weight = _mapped_first(weight, in_dims[1], V).flatten(0, 1)
+    weight = mapped_first(weight, in_dims[1], V).flatten(0, 1)
     if bias is not None:
-        bias = _mapped_first(bias, in_dims[2], V).flatten()
+        bias = mapped_first(bias, in_dims[2], V).flatten()
     output = operation(input, weight, bias, *geometry, groups * V, algorithm)
     return output.unflatten(1, (V, -1)), 1
 
@@ -235,7 +235,7 @@ class InputGradientFunction(_Bilinear):
             result = input_gradient(folded, weight, size, *geometry, groups, algorithm)
             return result.unflatten(0, (V, -1)), 0
         grad_output = _channels_of_all(grad_output, in_dims[0], V)
-        weight = _mapped_first(weight, in_dims[1], V).flatten(0, 1)
+        weight = mapped_first(weight, in_dims[1], V).flatten(0, 1)
         size = (size[0], size[1] * V, *size[2:])
         result = input_gradient(grad_output, weight, size, *geometry, groups * V, algorithm)
         return result.unflatten(1, (V, -1)), 1
@@ -368,11 +368,6 @@ def _as_lists(stride, padding, dilation, groups, algorithm) -> tuple[Any, ...]:
     return as_list(stride), as_list(padding), as_list(dilation), groups, algorithm
 
 
-def _mapped_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    """The mapped axis first; a tensor that is not mapped is seen ``size`` times, without a copy."""
-    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-
-
 def _channels_of_all(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     """(N, C, ...) mapped ``size`` times, as (N, size C, ...)."""
-    return _mapped_first(tensor, dim, size).transpose(0, 1).flatten(1, 2)
+    return mapped_first(tensor, dim, size).transpose(0, 1).flatten(1, 2)

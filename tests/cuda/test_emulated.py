@@ -101,7 +101,7 @@ def test_every_operation_has_something_to_say_about_cuda():
         "convolution", "convolution_input_gradient",
         "convolution_weight_gradient", "max_pool2d", "max_pool2d_with_taps", "max_pool2d_backward",
         "local_response_norm", "local_response_norm_backward", "color_pca",
-        "color_pca_shift_gradient", "color_moments",
+        "color_pca_shift_gradient", "color_moments", "linear", "linear_weight_gradient",
     ):  # fmt: skip
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"cnn_ext::{name}", "CUDA")
     if native._C.build_facts()["cuda_version"] is None:

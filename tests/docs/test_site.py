@@ -12,7 +12,7 @@ from tests.docs.conftest import ROOT
 
 MODULES = [
     "cnn_ext",
-    "cnn_ext.exercises",
+    "cnn_ext.examples.exercises",
     "cnn_ext.functional",
     "cnn_ext.matrix",
     "cnn_ext.models",

@@ -12,10 +12,10 @@
 #include "convolution.h"
 #include "describe.h"
 #include "drivers.h"
+#include "execute.h"
 #include "tasks.h"
 
 namespace cnn_ext {
-namespace {
 
 using cpu::Kernel;
 using cpu::Pass;
@@ -24,7 +24,9 @@ using cpu::Route;
 using cpu::Split;
 using cpu::Step;
 
-cpu::Dtype element_of(const Tensor& tensor) {
+namespace {
+
+cpu::Dtype element_of(const char* op, const Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case at::kFloat:
       return cpu::Dtype::float32;
@@ -41,16 +43,20 @@ cpu::Dtype element_of(const Tensor& tensor) {
     case at::kComplexDouble:
       return cpu::Dtype::complex128;
     default:
-      TORCH_CHECK(false, "convolution: input: expected float16, bfloat16, float32, float64 or a ",
-                  "complex dtype on the CPU, got ", tensor.scalar_type());
+      TORCH_CHECK(false, op, ": input: expected float16, bfloat16, float32, float64 or a complex ",
+                  "dtype on the CPU, got ", tensor.scalar_type());
   }
 }
 
-Route plan(Pass pass, const cpu::Convolution& shape, const Tensor& operand,
-           std::optional<Algorithm> named) {
+}  // namespace
+
+Route plan_route(const char* op, Pass pass, const cpu::Convolution& shape, const Tensor& operand,
+                 std::optional<Algorithm> named) {
   const int axes = static_cast<int>(operand.dim()) - 2;
-  return cpu::plan({pass, shape, axes, element_of(operand), named});
+  return cpu::plan({pass, shape, axes, element_of(op, operand), named});
 }
+
+namespace {
 
 // "16x64x56x56 w64x64x3x3 s1x1 p1x1 d1x1 g1": input, weight and geometry.
 std::string geometry_of(at::IntArrayRef input, at::IntArrayRef weight, const Parameters& p) {
@@ -182,7 +188,7 @@ Tensor convolve(const Tensor& input, const Tensor& weight, const std::optional<T
   }
   Traced traced;
   const auto shape = describe(input, weight, output, p);
-  const Route route = plan(Pass::forward, shape, input, named);
+  const Route route = plan_route("convolution", Pass::forward, shape, input, named);
   trace(traced, route, shape, input.sizes(), weight.sizes(), p, input);
   Forward{p, filters, relu}.run(route, input, weight, bias, output);
   return output;
@@ -306,7 +312,7 @@ Tensor convolution_input_gradient_cpu(const Tensor& grad_output, const Tensor& w
   if (weight.numel() == 0) return grad_input.zero_();
   Traced traced;
   const auto shape = describe(grad_input, weight, grad_output, p);
-  const Route route = plan(Pass::input_gradient, shape, weight, named);
+  const Route route = plan_route(op, Pass::input_gradient, shape, weight, named);
   trace(traced, route, shape, grad_input.sizes(), weight.sizes(), p, grad_output);
   input_gradient(route, grad_output, weight, p, grad_input);
   return grad_input;
@@ -391,13 +397,23 @@ Tensor convolution_weight_gradient_cpu(const Tensor& grad_output, const Tensor& 
   if (grad_output.numel() == 0) return grad_weight.zero_();
   Traced traced;
   const auto shape = describe(input, grad_weight, grad_output, p);
-  const Route route = plan(Pass::weight_gradient, shape, input, named);
+  const Route route = plan_route(op, Pass::weight_gradient, shape, input, named);
   trace(traced, route, shape, input.sizes(), grad_weight.sizes(), p, input);
   weight_gradient(route, grad_output, input, p, grad_weight);
   return grad_weight;
 }
 
 }  // namespace
+
+void carry_out(const Route& route, const Tensor& input, const Tensor& weight,
+               const std::optional<Tensor>& bias, const Parameters& p, const Tensor& output) {
+  Forward{p, std::nullopt, false}.run(route, input, weight, bias, output);
+}
+
+void carry_out_weight_gradient(const Route& route, const Tensor& grad_output, const Tensor& input,
+                               const Parameters& p, const Tensor& grad_weight) {
+  weight_gradient(route, grad_output, input, p, grad_weight);
+}
 
 TORCH_LIBRARY_IMPL(cnn_ext, CPU, m) {
   m.impl("convolution", convolution_cpu);

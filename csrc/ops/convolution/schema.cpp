@@ -12,6 +12,7 @@
 #include "convolution.h"
 
 #include "../autograd.h"
+#include "../checks.h"
 
 namespace cnn_ext {
 namespace {
@@ -121,18 +122,6 @@ void check_weight_size(const char* op, const char* name, SymIntArrayRef weight) 
   TORCH_CHECK(weight.size() >= 3 && weight.size() <= 5, op, ": ", name,
               ": expected 3, 4 or 5 dimensions (K, C / groups and 1 to 3 spatial), got shape ",
               weight);
-}
-
-// `other` must have the dtype and the device of `reference`, which must be floating point or
-// complex.
-void check_same_kind(const char* op, const char* name, const Tensor& reference, const char* other,
-                     const Tensor& tensor) {
-  TORCH_CHECK(at::isFloatingType(reference.scalar_type()) || reference.is_complex(), op, ": ", name,
-              ": expected a floating-point or complex dtype, got ", reference.scalar_type());
-  TORCH_CHECK(tensor.scalar_type() == reference.scalar_type(), op, ": ", other, ": expected ",
-              reference.scalar_type(), ", the dtype of ", name, ", got ", tensor.scalar_type());
-  TORCH_CHECK(tensor.device() == reference.device(), op, ": ", other, ": expected a tensor on ",
-              reference.device(), ", the device of ", name, ", got one on ", tensor.device());
 }
 
 // torch's rule: channels_last if either operand is; in three dimensions for some dtypes only.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cnn_ext.exercises import check
+from cnn_ext.examples.exercises import check
 
 
 def unwritten(x):
@@ -50,3 +50,9 @@ def test_the_reason_of_a_wrong_answer_is_kept():
     with pytest.raises(AssertionError, match=r"^not right$") as raised:
         check("42", lambda a: a > 41)
     assert isinstance(raised.value.__cause__, TypeError)
+
+
+def test_notebooks_of_version_0_1_find_it_where_they_look():
+    from cnn_ext import exercises
+
+    assert exercises.check is check

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cnn_ext.training import images, proof, train
+from cnn_ext.examples import proof
+from cnn_ext.training import images, train
 
 
 @pytest.fixture(scope="module")

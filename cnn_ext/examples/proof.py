@@ -1,6 +1,6 @@
 """The proof: every reference network learns something real, on our layers and on torch's.
 
-    python -m cnn_ext.training.proof [FOLDER]
+    python -m cnn_ext.examples.proof [FOLDER]
 
 LeNet-5 reads digits; AlexNet 2012 and VGG-11, at full depth and an eighth of the width, tell from which
 of ten photographs a 64 x 64 patch comes, with local response normalisation and colour PCA in the loop.
