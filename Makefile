@@ -58,6 +58,7 @@ lint:
 
 format:
 	@$(PYTHON) tools/setup_env.py lint
+	$(PYTHON) tools/exports.py
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)

@@ -10,6 +10,8 @@ from torch.overrides import handle_torch_function, has_torch_function
 from cnn_ext.functional import _traced
 from cnn_ext.functional._arguments import Ints, padding_amounts, pair, tensor
 
+__all__ = ["fold", "unfold"]
+
 
 def unfold(
     input: Tensor, kernel_size: Ints, dilation: Ints = 1, padding: Ints = 0, stride: Ints = 1

@@ -18,6 +18,22 @@ from cnn_ext import functional
 from cnn_ext.functional import Ints, padding_amounts
 from cnn_ext.nn._layer import Layer
 
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvReLU2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "LazyConv1d",
+    "LazyConv2d",
+    "LazyConv3d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
+    "LazyConvTranspose3d",
+]
+
 
 class _Convolution(Layer, torch.nn.modules.conv._ConvNd):
     """What our modules have and their twins do not; listed before the twin among the bases."""

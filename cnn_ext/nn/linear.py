@@ -8,6 +8,8 @@ from torch import Tensor
 from cnn_ext import functional
 from cnn_ext.nn._layer import Layer
 
+__all__ = ["LazyLinear", "Linear"]
+
 
 class Linear(Layer, torch.nn.Linear):
     """:class:`torch.nn.Linear`, computed by :func:`cnn_ext.functional.linear`.

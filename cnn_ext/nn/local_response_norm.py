@@ -8,6 +8,8 @@ from torch import Tensor
 from cnn_ext import functional
 from cnn_ext.nn._layer import Layer
 
+__all__ = ["LocalResponseNorm"]
+
 
 class LocalResponseNorm(Layer, torch.nn.LocalResponseNorm):
     """:class:`torch.nn.LocalResponseNorm`, computed by :func:`cnn_ext.functional.local_response_norm`.
