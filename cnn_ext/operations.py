@@ -54,9 +54,7 @@ class Operation:
         for statement in ast.parse(file.read_text()).body:
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
                 return list(ast.literal_eval(statement.value))
-        raise ValueError(
-            f"cnn_ext/{package}/{file.name}: expected __all__, the list of what it exports"
-        )
+        raise ValueError(f"cnn_ext/{package}/{file.name}: expected __all__, a list of what it exports")
 
 
 OPERATIONS = (
@@ -67,6 +65,10 @@ OPERATIONS = (
     Operation("color_pca", "colour PCA"),
     Operation("unfold", "im2col and col2im"),
 )
+
+
+# What `bench` measures: every operation that has a file in cnn_ext/bench/, and whole networks.
+BENCHMARKS = (*(o.name for o in OPERATIONS if o.file("bench")), "networks")
 
 
 def named(name: str) -> Operation:

@@ -26,7 +26,7 @@ def test_packages_export_what_the_files_of_operations_offer(package):
 
 
 def test_an_operation_that_is_not_there_is_refused_with_those_that_are():
-    with pytest.raises(KeyError, match="expected one of .*'max_pool'.* got 'min_pool'"):
+    with pytest.raises(KeyError, match=r"expected one of .*'max_pool'.* got 'min_pool'"):
         named("min_pool")
 
 

@@ -23,6 +23,9 @@ class Linear(Layer, torch.nn.Linear):
         """(..., in_features) to (..., out_features)."""
         return functional.linear(input, self.weight, self.bias)
 
+    def _kernel_for(self, input: Tensor) -> str | None:
+        return "dense" if functional.is_dense(input, self.weight, self.bias) else None
+
 
 class LazyLinear(Layer, torch.nn.LazyLinear):
     """A :class:`Linear` that learns the size of its input from the first.

@@ -27,3 +27,6 @@ class MaxPool2d(Layer, torch.nn.MaxPool2d):
             input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
             self.return_indices,
         )  # fmt: skip
+
+    def _kernel_for(self, input: Tensor) -> str | None:
+        return "taps"
