@@ -15,7 +15,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh') \
+CXX_SOURCES := $(shell find csrc tests/toy_operation -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh') \
 	$(wildcard tests/cuda/emulation/*.h tests/cuda/emulation/*.cpp)
 
 .PHONY: help demo test test-op notebooks docs cuda lint format build compile-commands clean

@@ -32,8 +32,8 @@ class Operation:
         """Its file in a package of ``cnn_ext``; None if it has none there.
 
         Example:
-            >>> OPERATIONS[0].file("nn").name, OPERATIONS[-1].file("nn")
-            ('convolution.py', None)
+            >>> named("linear").file("nn").name, named("unfold").file("nn")
+            ('linear.py', None)
         """
         file = _PACKAGE / package / f"{self.name}.py"
         return file if file.exists() else None
@@ -55,6 +55,25 @@ class Operation:
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
                 return list(ast.literal_eval(statement.value))
         raise ValueError(f"cnn_ext/{package}/{file.name}: expected __all__, a list of what it exports")
+
+    def dispatched(self) -> list[str]:
+        """Its operations under ``torch.ops.cnn_ext``: those with a schema in ``csrc/ops/NAME/``.
+
+        Example:
+            >>> named("max_pool").dispatched()
+            ['max_pool2d', 'max_pool2d_backward', 'max_pool2d_with_taps']
+        """
+        import torch
+
+        import cnn_ext._native  # noqa: F401 - registers them
+
+        names = (name for name in torch._C._dispatch_get_all_op_names() if name.startswith("cnn_ext::"))
+        folder = f"csrc/ops/{self.name}/"
+        return sorted(
+            name.removeprefix("cnn_ext::")
+            for name in names
+            if folder in torch._C._dispatch_dump(name).partition("\ndebug: ")[2].partition("\n")[0]
+        )
 
 
 OPERATIONS = (

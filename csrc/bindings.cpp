@@ -11,6 +11,7 @@
 #include "cpu/convolution/route.h"
 #include "cpu/kernels.h"
 #include "ops/trace.h"
+#include "ops/without_cuda.h"
 
 #if defined(CNN_EXT_CUDA)
 #include "cuda_facts.h"  // written by setup.py
@@ -120,6 +121,7 @@ pybind11::list end_trace(size_t trace) {
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
+  cnn_ext::refuse_gpu_tensors();
   m.doc() = "Build facts and CPU capability of cnn_ext.";
   m.def("build_facts", &build_facts, "torch, CUDA and compiler versions of the build.");
   m.def(
