@@ -6,7 +6,8 @@
 # make docs       the documentation, into build/docs, with warnings as errors
 # make build      the library, after a change to csrc/
 # make cuda       the CUDA kernels compiled, linked and loaded, GPU or not; the library in use is left alone
-# make lint       ruff, clang-format and mypy; make format does what the first two ask for
+# make lint       ruff, clang-format and mypy
+# make format     what the first two ask for; and the exports of operations, from cnn_ext/operations.py
 # make compile-commands  compile_commands.json for clangd, after a build
 # make clean      removes what was built and what runs left
 #

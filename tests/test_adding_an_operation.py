@@ -79,6 +79,24 @@ print(json.dumps({{
 """
 
 
+EVERYWHERE = {
+    "dispatcher": ["hardshrink", "hardshrink_backward"],
+    "ops": "HardshrinkFunction",
+    "functional": "cnn_ext.functional.hardshrink",
+    "nn": "cnn_ext.nn.hardshrink",
+    "convert": "cnn_ext.nn.hardshrink",
+    "revert": "torch.nn.modules.activation",
+    "compare": ["Hardshrink", "fused", False],
+    "bench": [True, "hardshrink", "small"],
+    "doctor": [True, True],
+    "receptive field": [3, 3],
+    "FLOPs": True,
+    "pages": True,
+    "headings": "hard shrinkage",
+    "CUDA": [True, True],
+}
+
+
 def run(tree: Path, *command: str, **environment: str) -> subprocess.CompletedProcess:
     here = Path(sys.executable).parent
     return subprocess.run(
@@ -123,33 +141,29 @@ def reusable(folder: Path, tree: Path) -> dict[str, str]:
 
 def added(file: str) -> list[str]:
     """The lines that the page adds to a file."""
-    (block,) = re.findall(rf"```diff\n.. {re.escape(file)}\n(.*?)```", PAGE, re.DOTALL)
+    (block,) = re.findall(rf"```diff\n \S+ {re.escape(file)}\n(.*?)```", PAGE, re.DOTALL)
     return [line[1:] + "\n" for line in block.splitlines() if line.startswith("+")]
 
 
-def insert(file: Path, before: str, lines: list[str]) -> None:
-    """Puts lines before the first occurrence of a text."""
+def insert(file: Path, after: str, before: str, lines: list[str]) -> None:
+    """Puts lines before a text: the first that comes after another."""
     text = file.read_text()
-    at = text.index(before)
+    at = text.index(before, text.index(after))
     file.write_text(text[:at] + "".join(lines) + text[at:])
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory) -> Path:
-    """A copy of the tree with the operation in it, built."""
-    folder = build_folder()
-    if folder is None:
-        pytest.skip("there are no objects of a build without CUDA; make test builds them")
-    tree = tmp_path_factory.mktemp("copy") / "cnn_ext"
+def built(tree: Path, folder: Path) -> None:
+    """Makes a copy of the tree with the operation in it, as the page says, and builds it."""
     for name in COPIED:
         shutil.copytree(ROOT / name, tree / name, ignore=LEFT)
     for name in ALONE:
         shutil.copy(ROOT / name, tree / name)
     shutil.copytree(TOY, tree, dirs_exist_ok=True)
-    insert(tree / "cnn_ext" / "operations.py", ")\n\n# What `bench`", added("cnn_ext/operations.py"))
+    operations, kernels = tree / "cnn_ext" / "operations.py", tree / "csrc" / "cpu" / "kernels.h"
+    insert(operations, "OPERATIONS = (", ")\n\n", added("cnn_ext/operations.py"))
     include, line = added("csrc/cpu/kernels.h")
-    insert(tree / "csrc" / "cpu" / "kernels.h", "\n// X(family)", [include])
-    insert(tree / "csrc" / "cpu" / "kernels.h", "  X(ImplicitGemmKernels)", [line])
+    insert(kernels, "#include", "\n//", [include])
+    insert(kernels, "#define CNN_EXT_FAMILIES(X)", "  X(", [line])
     assert run(tree, sys.executable, "tools/exports.py").returncode == 0
 
     known = reusable(folder, tree)
@@ -161,70 +175,50 @@ def tree(tmp_path_factory) -> Path:
     headers.mkdir(parents=True)
     for file in (folder / "ops").glob("torch.h.*"):
         (headers / file.name).symlink_to(file)
-    built = run(
+    done = run(
         tree, sys.executable, "setup.py", "build_ext", "--inplace", CNN_EXT_CUDA="0", MAX_JOBS="2",
         CXX=str(compiler),
     )  # fmt: skip
-    assert built.returncode == 0, built.stdout[-4000:] + built.stderr[-4000:]
-    return tree
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def tested(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """The tests of the operation in these files of the copy."""
+    pytest_ = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+    return run(tree, *pytest_, "-k", NAME, *arguments)
 
 
 def test_the_page_lists_the_files_of_the_operation():
     table = PAGE[PAGE.index("## The files") : PAGE.index("## The entries")]
-    listed = re.findall(r"`([\w/]+/[\w.]+\.\w+)`", table)
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    listed = re.findall(r"`([\w/]+/[\w.]+\.\w+)`", "".join(row.split("|")[2] for row in rows))
     files = {re.sub(r"(?<=[/_])x(?=[./])", NAME, file) for file in listed}
     assert files == {str(f.relative_to(TOY)) for f in TOY.rglob("*.*") if "__pycache__" not in f.parts}
 
 
-def test_it_is_everywhere(tree):
+def test_an_operation_that_is_added_as_the_page_says_is_everywhere(tmp_path):
+    """One test, for all of it needs the one build."""
+    folder = build_folder()
+    if folder is None:
+        pytest.skip("there are no objects of a build without CUDA; make test builds them")
+    tree = tmp_path / "cnn_ext"
+    built(tree, folder)
+
     done = run(tree, sys.executable, "-c", FOUND)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == {
-        "dispatcher": ["hardshrink", "hardshrink_backward"],
-        "ops": "HardshrinkFunction",
-        "functional": "cnn_ext.functional.hardshrink",
-        "nn": "cnn_ext.nn.hardshrink",
-        "convert": "cnn_ext.nn.hardshrink",
-        "revert": "torch.nn.modules.activation",
-        "compare": ["Hardshrink", "fused", False],
-        "bench": [True, "hardshrink", "small"],
-        "doctor": [True, True],
-        "receptive field": [3, 3],
-        "FLOPs": True,
-        "pages": True,
-        "headings": "hard shrinkage",
-        "CUDA": [True, True],
-    }
+    assert json.loads(done.stdout.splitlines()[-1]) == EVERYWHERE
 
-
-def test_its_own_tests_and_those_of_every_operation_pass(tree):
-    done = run(
-        tree, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-        f"tests/ops/test_{NAME}.py", "tests/ops/test_opcheck.py", "tests/test_operations.py",
-        f"tests/cuda/test_emulated.py::test_every_kernel_is_right_on_an_emulated_device[{NAME}]",
-        *(str(file.relative_to(TOY)) for file in sorted(TOY.glob("cnn_ext/*/*.py"))),
-    )  # fmt: skip
+    own = [str(file.relative_to(TOY)) for file in sorted(TOY.glob("cnn_ext/*/*.py"))]
+    shared = ["tests/ops/test_opcheck.py", "tests/test_tools.py", "tests/cuda/test_emulated.py"]
+    checks = "tests/test_operations.py"
+    done = tested(tree, *own, *shared, checks, f"tests/ops/test_{NAME}.py")
     assert done.returncode == 0, done.stdout[-8000:]
 
-
-def test_what_it_lacks_is_named(tree):
-    """The checks of every operation find what an incomplete one has not."""
-    page = tree / "docs" / f"{NAME}.md"
-    hidden = page.rename(page.with_suffix(".hidden"))
-    try:
-        done = run(
-            tree, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-            "tests/test_operations.py", "-k", NAME,
-        )  # fmt: skip
-    finally:
-        hidden.rename(page)
+    (tree / "docs" / f"{NAME}.md").unlink()  # the checks name what an incomplete operation has not
+    done = tested(tree, checks)
     assert done.returncode == 1
-    assert f"docs/{NAME}.md" in done.stdout
+    assert f"docs/{NAME}.md: the page of {NAME}" in done.stdout
 
-
-def test_the_copy_is_formatted(tree):
-    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."]):
-        if shutil.which(command[0], path=str(Path(sys.executable).parent)) is None:
-            pytest.skip("ruff is not installed; make lint installs it")
-        done = run(tree, *command)
+    if shutil.which("ruff", path=str(Path(sys.executable).parent)):
+        done = run(tree, "ruff", "format", "--check", ".")
         assert done.returncode == 0, done.stdout
