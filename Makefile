@@ -6,7 +6,8 @@
 # make docs       the documentation, into build/docs, with warnings as errors
 # make build      the library, after a change to csrc/
 # make cuda       the CUDA kernels compiled, linked and loaded, GPU or not; the library in use is left alone
-# make lint       ruff, clang-format and mypy; make format does what the first two ask for
+# make lint       ruff, clang-format and mypy
+# make format     what the first two ask for; and the exports of operations, from cnn_ext/operations.py
 # make compile-commands  compile_commands.json for clangd, after a build
 # make clean      removes what was built and what runs left
 #
@@ -15,7 +16,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh') \
+CXX_SOURCES := $(shell find csrc tests/toy_operation -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh') \
 	$(wildcard tests/cuda/emulation/*.h tests/cuda/emulation/*.cpp)
 
 .PHONY: help demo test test-op notebooks docs cuda lint format build compile-commands clean
@@ -58,6 +59,7 @@ lint:
 
 format:
 	@$(PYTHON) tools/setup_env.py lint
+	$(PYTHON) tools/exports.py
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)

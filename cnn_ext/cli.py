@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_ext import _early
+from cnn_ext.operations import BENCHMARKS
 
 if TYPE_CHECKING:
     from cnn_ext.training.options import Options
@@ -166,16 +167,7 @@ def _add_bench(commands) -> None:
         "what",
         nargs="?",
         default="all",
-        choices=[
-            "convolution",
-            "networks",
-            "linear",
-            "max_pool",
-            "local_response_norm",
-            "color_pca",
-            "all",
-            *SURVEYS,
-        ],
+        choices=[*BENCHMARKS, *SURVEYS, "all"],
         help="default: all. random: layers drawn at random against torch. paths: every algorithm that "
         "serves a convolution, beside the one that is chosen",
     )

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from cnn_ext._native import _C
+from cnn_ext.operations import OPERATIONS
 
 # One library computes with these; the others make training, pictures and transforms possible.
 OPTIONAL = ("torchvision", "lightning", "sklearn", "matplotlib")
@@ -34,6 +35,8 @@ def facts() -> dict[str, object]:
         "best cpu capability": _C.best_cpu_capability(),
         "threads of torch": torch.get_num_threads(),
         "threads of cnn_ext": _C.parallel_threads(),
+        "operations": ", ".join(operation.name for operation in OPERATIONS),
+        "kernels": ", ".join(_C.kernel_slots()),
         "cuda of torch": torch.version.cuda,
         "cuda of cnn_ext": build["cuda_version"],
         "cuda architectures": build["cuda_architectures"],

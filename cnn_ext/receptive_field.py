@@ -242,12 +242,11 @@ def _window(module: Any, size: Sequence[int]) -> _Window | None:
     ones, zeros = (1,) * axes, (0,) * axes
     if not _computes_as_its_kind(module):
         return None
-    if getattr(module, "region", "channels") == "spatial":  # our local response normalisation
-        return (module.size,) * axes, ones, ones, (module.size // 2,) * axes
+    if rule := getattr(module, "_receptive_window", None):  # a layer of ours that says it itself
+        return rule(size)
     if isinstance(module, ELEMENTWISE):
-        along_channels = getattr(module, "channel_dim", 1) == 1
         of_the_batch = getattr(module, "running_mean", ...) is None  # a norm without statistics
-        return (ones, ones, ones, zeros) if along_channels and not of_the_batch else None
+        return None if of_the_batch else (ones, ones, ones, zeros)
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.padding_mode != "circular":
         stride, dilation = _per_axis(module.stride, axes), _per_axis(module.dilation, axes)
         amounts = padding_amounts(module.padding, size, module.kernel_size, stride, dilation)

@@ -9,8 +9,9 @@
 #include <vector>
 
 #include "cpu/convolution/route.h"
-#include "cpu/kernels.h"
+#include "cpu/kernel_names.h"
 #include "ops/trace.h"
+#include "ops/without_cuda.h"
 
 #if defined(CNN_EXT_CUDA)
 #include "cuda_facts.h"  // written by setup.py
@@ -39,15 +40,6 @@ pybind11::dict build_facts() {
 #endif
   facts["compiler"] = __VERSION__;
   return facts;
-}
-
-std::vector<std::string> kernel_slots() {
-  std::vector<std::string> names;
-#define CNN_EXT_NAMES(Family) \
-  for (const char* name : cpu::Family<float>::kNames) names.emplace_back(name);
-  CNN_EXT_FAMILIES(CNN_EXT_NAMES)
-#undef CNN_EXT_NAMES
-  return names;
 }
 
 cpu::Dtype dtype_named(const std::string& name) {
@@ -120,6 +112,7 @@ pybind11::list end_trace(size_t trace) {
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
+  cnn_ext::refuse_gpu_tensors();
   m.doc() = "Build facts and CPU capability of cnn_ext.";
   m.def("build_facts", &build_facts, "torch, CUDA and compiler versions of the build.");
   m.def(
@@ -136,5 +129,6 @@ PYBIND11_MODULE(_C, m) {
         "What \"auto\" means: name, algorithm, when and why, row by row.");
   m.def("begin_trace", &cnn_ext::begin_trace, "Starts a record of every call; returns its name.");
   m.def("end_trace", &end_trace, "Ends it; returns the calls.");
-  m.def("kernel_slots", &kernel_slots, "Names of the kernels that every instruction set provides.");
+  m.def("kernel_slots", &cpu::kernel_names,
+        "Names of the kernels that every instruction set provides.");
 }

@@ -23,6 +23,9 @@ LEVELS = ALL_LEVELS[:-1]
 AVAILABLE = ALL_LEVELS[: ALL_LEVELS.index(_C.best_cpu_capability()) + 1]
 
 
+collect_ignore = ["toy_operation"]  # which runs in a copy of the tree (test_adding_an_operation.py)
+
+
 @pytest.fixture(autouse=True)
 def same_start():
     """The same random numbers, two threads, and the defaults, before every test."""

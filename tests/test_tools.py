@@ -27,6 +27,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 import cnn_ext
 from cnn_ext import functional
+from tests.every_operation import declared
 
 
 class Network(nn.Module):
@@ -58,26 +59,7 @@ def twins():
 IMAGES = torch.randn(2, 3, 16, 16)
 
 # Every function, its torch twin, and arguments; of doubles, for derivatives.
-x, w, wt, b = (torch.randn(size).double() for size in ((1, 2, 4, 4), (3, 2, 2, 2), (2, 3, 2, 2), (3,)))
-basis, values, alphas = torch.eye(2).double(), torch.rand(2).double(), torch.randn(2).double()
-FUNCTIONS = {
-    "conv1d": (lambda m, x, w, b: m.conv1d(x[:, :, 0], w[:, :, 0], b), (x, w, b)),
-    "conv2d": (lambda m, x, w, b: m.conv2d(x, w, b, 2, 1), (x, w, b)),
-    "conv_relu2d": (
-        lambda m, x, w, b: m.conv_relu2d(x, w, b) if m is functional else m.conv2d(x, w, b).relu(),
-        (x, w, b),
-    ),
-    "conv_transpose2d": (lambda m, x, w, b: m.conv_transpose2d(x, w, b, 2, 1, 1), (x, wt, b)),
-    "max_pool2d": (lambda m, x: m.max_pool2d(x, 3, 2, 1), (x,)),
-    "local_response_norm": (lambda m, x: m.local_response_norm(x, 3, 0.5), (x,)),
-    "unfold": (lambda m, x: m.unfold(x, 2, 1, 1, 2), (x,)),
-    "fold": (lambda m, x: m.fold(x.flatten(2)[:, :, :9].repeat(1, 2, 1), (4, 4), 2), (x,)),
-    "color_pca": (
-        lambda m, x, P, v, a: m.color_pca(x, P, v, a) if m is functional
-        else x + (P @ (a * v))[:, None, None],
-        (x, basis, values, alphas),
-    ),
-}  # fmt: skip
+FUNCTIONS = {name: call for calls in declared("CALLS") for name, call in calls.items()}
 functions = pytest.mark.parametrize("name", FUNCTIONS)
 
 

@@ -18,16 +18,18 @@ FOLDER = ROOT / "build" / "cuda"
 PARTS = "nvcc,cudart,crt,nvvm,cccl"
 
 CHECK = """
-import torch, cnn_ext
+import pathlib, sys, torch, cnn_ext
 from cnn_ext import doctor
+from cnn_ext.operations import OPERATIONS
+SOURCES = sys.argv[1]
 facts = doctor.facts()
 assert facts["cuda of cnn_ext"], facts
-for name in ("convolution", "convolution_input_gradient", "convolution_weight_gradient",
-             "local_response_norm", "local_response_norm_backward", "color_pca",
-             "color_pca_shift_gradient", "color_moments"):
-    where = torch._C._dispatch_dump(f"cnn_ext::{name}")
-    (line,) = (line for line in where.splitlines() if line.startswith("CUDA: "))
-    assert "csrc/cuda/" in line, line
+with_source = [o for o in OPERATIONS if pathlib.Path(SOURCES, f"{o.name}.cu").exists()]
+for operation in with_source:
+    kernels = [line for name in operation.dispatched()
+               for line in torch._C._dispatch_dump(f"cnn_ext::{name}").splitlines()
+               if line.startswith("CUDA: ")]
+    assert kernels and all(f"csrc/cuda/{operation.name}.cu" in line for line in kernels), kernels
 print(f"cnn_ext: {cnn_ext.__file__}: CUDA {facts['cuda of cnn_ext']} kernels of all operations for "
       f"{facts['cuda architectures']}; GPU: {facts['gpu']}")
 """
@@ -86,7 +88,7 @@ def main() -> None:
         stop("that did not compile, for the reason above")
     print(f"cnn_ext: compiled in {time.monotonic() - begin:.0f} s", flush=True)
     done = subprocess.run(
-        [sys.executable, "-c", CHECK],
+        [sys.executable, "-c", CHECK, str(ROOT / "csrc" / "cuda")],
         cwd=library,
         env={**os.environ, "PYTHONPATH": str(library)},
         check=False,

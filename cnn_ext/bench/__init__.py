@@ -10,8 +10,7 @@ The JSON that ``--out`` and ``--json`` give::
 Fields of every row:
 
 ``operation``
-    ``"convolution"``, ``"networks"``, ``"linear"``, ``"max_pool"``, ``"local_response_norm"`` or
-    ``"color_pca"``.
+    The name of an operation (:mod:`cnn_ext.operations`), or ``"networks"``.
 ``layer`` and its ``set`` and ``family``; ``network``; or ``shape``
     What was measured. A family is a set of layers that a goal is about. The shape of a dense layer is
     its rows of input, ``in_features`` and ``out_features``.
@@ -49,8 +48,7 @@ from types import ModuleType
 from cnn_ext.bench.options import Options, check
 from cnn_ext.bench.report import Report, heading, line
 from cnn_ext.bench.timing import machine, peak_gflops
-
-BENCHMARKS = ("convolution", "networks", "linear", "max_pool", "local_response_norm", "color_pca")
+from cnn_ext.operations import BENCHMARKS
 
 
 def run(
@@ -62,7 +60,7 @@ def run(
     """Runs one benchmark or all.
 
     Args:
-        what: one of :data:`BENCHMARKS`, or ``"all"``.
+        what: one of :data:`cnn_ext.operations.BENCHMARKS`, or ``"all"``.
         options: see :class:`cnn_ext.bench.options.Options`.
         show: gets every line as it is known.
         out: the JSON is written there after each row, so that a run that is stopped keeps what it has.

@@ -19,19 +19,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.utils._pytree import tree_map
 
 from cnn_ext import _inspection as inspection
-from cnn_ext import functional, nn
 from cnn_ext._inspection import copied, new_parameters, preserved, tensors_in
 from cnn_ext.comparison.errors import relative_error
 from cnn_ext.comparison.report import ERRORS, Layer, Measured, Report
 from cnn_ext.models.convert import convert, left_alone, revert
-from cnn_ext.nn.convolution import _Convolution
+from cnn_ext.nn._layer import Layer as LayerOfOurs
 from cnn_ext.receptive_field import follow
 
 # A layer parts from torch's where its error against float64 is more than FACTOR times torch's own and
@@ -169,36 +167,9 @@ def on_torch(model: torch.nn.Module) -> torch.nn.Module:
     """A copy on torch's operations alone, also where torch has no layer for what ours does."""
     model = revert(model)
     for module in model.modules():
-        if isinstance(module, _Convolution):
-            module.__class__ = type(f"Padded{type(module).__name__}", (_Padded, type(module)), {})
-        elif isinstance(module, nn.LocalResponseNorm):
-            module.__class__ = _AnyNorm
+        if isinstance(module, LayerOfOurs) and (kind := module._kind_on_torch()):
+            module.__class__ = kind  # type: ignore[assignment]
     return model
-
-
-class _Padded(_Convolution):
-    """Pads as ours does, then convolves as torch does."""
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        padded = F.pad(input, self.padding_of(input.shape[-self.axes :]), mode)
-        convolve = getattr(F, f"conv{self.axes}d")
-        output = convolve(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
-        return output.relu() if isinstance(self, nn.ConvReLU2d) else output
-
-
-class _AnyNorm(nn.LocalResponseNorm):
-    """Local response normalisation of any kind, of torch's own operations."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        x = input.movedim(self.channel_dim, 1) if self.region == "channels" else input
-        axes = input.dim() - 2 if self.region == "spatial" else 0
-        scale = self.size ** (axes or 1) if self.alpha_scaling == "sum" else 1
-        if self.region == "channels":
-            y = F.local_response_norm(x, self.size, scale * self.alpha, self.beta, self.k)
-            return y.movedim(1, self.channel_dim)
-        mean = getattr(F, f"avg_pool{axes}d")(x.square(), self.size, 1, self.size // 2)
-        return x / (self.k + scale * self.alpha * mean) ** self.beta
 
 
 def _layer(
@@ -433,27 +404,11 @@ def _receptive_fields(model: torch.nn.Module, inputs: tuple) -> dict[str, tuple[
 def chosen_algorithm(module: torch.nn.Module, call: Call) -> str | None:
     """What the module computes with; ``"auto"`` is resolved for convolutions, by their shape.
 
-    None for a linear layer that leaves the call to torch.
+    None where it leaves the call to torch.
     """
-    if isinstance(module, nn.Linear):
-        ours = functional.is_dense(_input(call), module.weight, module.bias)
-        return "dense" if ours else None
-    asked = getattr(module, "algorithm", None)
-    if asked is None:
-        return "taps" if isinstance(module, nn.MaxPool2d) else "fused"
-    if asked != "auto" or not isinstance(module, torch.nn.modules.conv._ConvNd) or module.transposed:
-        return asked
-    input = _input(call)
-    size = input.shape if input.dim() == module.weight.dim() else (1, *input.shape)
-    padding = "valid" if module.padding_mode != "zeros" else module.padding
-    memory_format = torch.contiguous_format
-    for axes, last in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-        if input.dim() == axes and not input.is_contiguous():
-            memory_format = last if input.is_contiguous(memory_format=last) else memory_format
-    return functional.convolution_algorithm(
-        size, module.weight.shape, module.stride, padding, module.dilation, module.groups,
-        dtype=module.weight.dtype, memory_format=memory_format,
-    )  # fmt: skip
+    if isinstance(module, LayerOfOurs):
+        return module._kernel_for(_input(call))
+    return getattr(module, "algorithm", "fused")
 
 
 def _input(call: Call) -> Tensor:

@@ -15,9 +15,27 @@ from cnn_ext.functional.algorithm import (
     current_algorithm,
     default_algorithm,
 )
-from cnn_ext.functional.color_pca import color_pca
 from cnn_ext.functional.convolution import _conv as _conv
 from cnn_ext.functional.convolution import _pad_same as _pad_same
+
+
+def __getattr__(name: str) -> str:
+    """``_default_algorithm``, a variable of version 0.1 that people's checks read."""
+    if name == "_default_algorithm":
+        return current_algorithm()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "Route",
+    "convolution_algorithm",
+    "current_algorithm",
+    "default_algorithm",
+    "padding_amounts",
+]
+
+# The operations. `make format` writes what follows, from cnn_ext/operations.py.
+from cnn_ext.functional.color_pca import color_pca
 from cnn_ext.functional.convolution import (
     conv1d,
     conv2d,
@@ -32,16 +50,7 @@ from cnn_ext.functional.local_response_norm import local_response_norm
 from cnn_ext.functional.max_pool import max_pool2d
 from cnn_ext.functional.unfold import fold, unfold
 
-
-def __getattr__(name: str) -> str:
-    """``_default_algorithm``, a variable of version 0.1 that people's checks read."""
-    if name == "_default_algorithm":
-        return current_algorithm()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-__all__ = [
-    "Route",
+__all__ += [
     "color_pca",
     "conv1d",
     "conv2d",
@@ -50,14 +59,10 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
-    "convolution_algorithm",
-    "current_algorithm",
-    "default_algorithm",
     "fold",
     "is_dense",
     "linear",
     "local_response_norm",
     "max_pool2d",
-    "padding_amounts",
     "unfold",
 ]

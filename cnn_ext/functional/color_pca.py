@@ -8,6 +8,8 @@ from torch.overrides import handle_torch_function, has_torch_function
 from cnn_ext.functional._arguments import tensor
 from cnn_ext.ops import color_pca as pca
 
+__all__ = ["color_pca"]
+
 
 def color_pca(input: Tensor, eigenvectors: Tensor, eigenvalues: Tensor, alphas: Tensor) -> Tensor:
     """Colour PCA: adds ``eigenvectors @ (alphas * eigenvalues)`` to every pixel.

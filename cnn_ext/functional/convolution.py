@@ -20,6 +20,16 @@ from cnn_ext.functional.algorithm import _algorithm
 from cnn_ext.ops._transforms import transformed
 from cnn_ext.ops.convolution import convolution, convolution_relu, input_gradient
 
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_relu2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+]
+
 
 def conv1d(
     input: Tensor,

@@ -11,6 +11,8 @@ from cnn_ext.functional import _traced
 from cnn_ext.functional._arguments import _autocast_is_on, tensor
 from cnn_ext.ops.linear import linear as _linear
 
+__all__ = ["is_dense", "linear"]
+
 DENSE_WEIGHTS = 1 << 20  # of a dense layer that is ours, at least
 DENSE_MANY = 1 << 22  # beyond which it is with more rows of input
 

@@ -12,6 +12,8 @@ from cnn_ext.functional._arguments import _autocast_is_on, integer, number, tens
 from cnn_ext.ops import local_response_norm as lrn
 from cnn_ext.ops._transforms import transformed
 
+__all__ = ["local_response_norm"]
+
 
 def local_response_norm(
     input: Tensor,

@@ -10,6 +10,8 @@ from torch.overrides import handle_torch_function, has_torch_function
 from cnn_ext.functional._arguments import Ints, integers, tensor
 from cnn_ext.ops import max_pool as pool
 
+__all__ = ["max_pool2d"]
+
 
 def max_pool2d(
     input: Tensor,

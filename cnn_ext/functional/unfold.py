@@ -9,6 +9,8 @@ from cnn_ext.functional._arguments import Ints, pair, tensor
 from cnn_ext.ops.unfold import fold as _fold
 from cnn_ext.ops.unfold import unfold as _unfold
 
+__all__ = ["fold", "unfold"]
+
 
 def unfold(
     input: Tensor, kernel_size: Ints, dilation: Ints = 1, padding: Ints = 0, stride: Ints = 1

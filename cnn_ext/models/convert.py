@@ -15,11 +15,10 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from cnn_ext import nn
 from cnn_ext._inspection import copied
 from cnn_ext.models.twins import TWINS, base_of, obstacle, original, swapped
 from cnn_ext.models.twins import become as _become
-from cnn_ext.nn.convolution import _Convolution
+from cnn_ext.nn._layer import Layer
 
 EXCLUDED = "it is excluded"
 SCRIPTED = "it is compiled by TorchScript: convert the model before it is scripted"
@@ -146,6 +145,7 @@ def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
     axis for any input; layers that torch cannot express are left alone, with one warning that says why.
 
     Example:
+        >>> from cnn_ext import nn
         >>> layer = revert(nn.Conv2d(1, 1, 5, padding="half"))
         >>> layer
         Conv2d(1, 1, kernel_size=(5, 5), stride=(1, 1), padding=(2, 2))
@@ -159,43 +159,15 @@ def revert(model: torch.nn.Module, *, inplace: bool = False) -> torch.nn.Module:
         kind = parametrize.type_before_parametrizations(module)
         theirs = original(kind)
         if theirs is None:
-            if isinstance(module, _Convolution):
+            if isinstance(module, Layer):
                 alone[name] = f"torch has no twin of {kind.__name__}"
-        elif reason := _say_as_torch(module):
+        elif reason := module._say_as_torch():  # type: ignore[operator]
             alone[name] = reason
         else:
             module.__dict__.pop("algorithm", None)
             _become(module, theirs)
     _warn("revert", model, alone)
     return model
-
-
-def _say_as_torch(module: torch.nn.Module) -> str | None:
-    """Puts the module's arguments in words that its twin has; the reason, where there are none."""
-    if isinstance(module, _Convolution):
-        padding = _torch_padding(module)
-        if padding is None:
-            return f"torch has no padding={module.padding!r} at stride {module.stride}"
-        module._reversed_padding_repeated_twice = list(module.padding_of((1,) * module.axes))
-        module.padding = padding
-    if isinstance(module, nn.LocalResponseNorm):
-        if module.region != "channels" or module.channel_dim != 1:
-            return f"torch has no region={module.region!r}, channel_dim={module.channel_dim}"
-        if module.alpha_scaling == "sum":
-            module.alpha = module.alpha * module.size
-            del module.alpha_scaling
-    return None
-
-
-def _torch_padding(module: _Convolution) -> tuple[int, ...] | str | None:
-    """The padding as torch's layer takes it; None if it cannot."""
-    if module.padding == "valid":
-        return "valid"
-    if module.padding == "same":
-        return "same" if all(stride == 1 for stride in module.stride) else None
-    before_after = module.padding_of((1,) * module.axes)
-    before, after = before_after[0::2], before_after[1::2]
-    return tuple(reversed(before)) if before == after else None
 
 
 def _warn(operation: str, model: torch.nn.Module, reasons: dict[str, str]) -> None:

@@ -1,10 +1,16 @@
-"""What every module here has: :mod:`torch.fx` records it as it records its ``torch.nn`` twin."""
+"""What every module here has: :mod:`torch.fx` records it as its ``torch.nn`` twin; tools ask it.
+
+``revert``, ``compare`` and the arithmetic of receptive fields know no module by name. What they must
+know of one, it says itself: the methods with one underscore.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Proxy, Tracer
 
 
@@ -32,6 +38,22 @@ class Layer(torch.nn.Module):
             return super().__call__(*args, **kwargs)
         finally:
             tracer.is_leaf_module = is_leaf  # type: ignore[method-assign]
+
+    def _say_as_torch(self) -> str | None:
+        """Puts the arguments in words that the twin has; the reason, where there are none."""
+        return None
+
+    def _kind_on_torch(self) -> type[torch.nn.Module] | None:
+        """A class that computes the same of torch's operations, where the twin cannot."""
+        return None
+
+    def _kernel_for(self, input: Tensor) -> str | None:
+        """What computes this input, in a word; None where the layer leaves it to torch."""
+        return "fused"
+
+    # The window of an output cell over an input of some sizes (cnn_ext.receptive_field); None here:
+    # the twin's.
+    _receptive_window: Callable[..., Any] | None = None
 
 
 def _tracer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tracer | None:

@@ -18,6 +18,22 @@ from cnn_ext import functional
 from cnn_ext.functional import Ints, padding_amounts
 from cnn_ext.nn._layer import Layer
 
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvReLU2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "LazyConv1d",
+    "LazyConv2d",
+    "LazyConv3d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
+    "LazyConvTranspose3d",
+]
+
 
 class _Convolution(Layer, torch.nn.modules.conv._ConvNd):
     """What our modules have and their twins do not; listed before the twin among the bases."""
@@ -91,6 +107,52 @@ class _Convolution(Layer, torch.nn.modules.conv._ConvNd):
             algorithm=self.algorithm,
         )
 
+    def _say_as_torch(self) -> str | None:
+        padding = self._torch_padding()
+        if padding is None:
+            return f"torch has no padding={self.padding!r} at stride {self.stride}"
+        self._reversed_padding_repeated_twice = list(self.padding_of((1,) * self.axes))
+        self.padding = padding
+        return None
+
+    def _torch_padding(self) -> tuple[int, ...] | str | None:
+        """The padding as torch's layer takes it; None if it cannot."""
+        if self.padding == "valid":
+            return "valid"
+        if self.padding == "same":
+            return "same" if all(stride == 1 for stride in self.stride) else None
+        before_after = self.padding_of((1,) * self.axes)
+        before, after = before_after[0::2], before_after[1::2]
+        return tuple(reversed(before)) if before == after else None
+
+    def _kind_on_torch(self) -> type[torch.nn.Module]:
+        return type(f"Padded{type(self).__name__}", (_Padded, type(self)), {})
+
+    def _kernel_for(self, input: Tensor) -> str | None:
+        if self.algorithm != "auto":
+            return self.algorithm
+        size = input.shape if input.dim() == self.weight.dim() else (1, *input.shape)
+        padding = "valid" if self.padding_mode != "zeros" else self.padding
+        memory_format = torch.contiguous_format
+        for axes, last in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+            if input.dim() == axes and not input.is_contiguous():
+                memory_format = last if input.is_contiguous(memory_format=last) else memory_format
+        return functional.convolution_algorithm(
+            size, self.weight.shape, self.stride, padding, self.dilation, self.groups,
+            dtype=self.weight.dtype, memory_format=memory_format,
+        )  # fmt: skip
+
+
+class _Padded(_Convolution):
+    """Pads as ours does, then convolves as torch does."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        padded = F.pad(input, self.padding_of(input.shape[-self.axes :]), mode)
+        convolve = getattr(F, f"conv{self.axes}d")
+        output = convolve(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+        return output.relu() if isinstance(self, ConvReLU2d) else output
+
 
 def _set_algorithm(module: torch.nn.Module, name: str) -> None:
     """Kept on the instance only where it is not the default, so that it pickles as its twin does."""
@@ -161,6 +223,9 @@ class _ConvolutionTranspose(Layer, torch.nn.modules.conv._ConvTransposeNd):
             self.dilation,
             algorithm=self.algorithm,
         )
+
+    def _kernel_for(self, input: Tensor) -> str | None:
+        return self.algorithm
 
 
 class Conv1d(_Convolution, torch.nn.Conv1d):

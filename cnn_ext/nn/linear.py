@@ -8,6 +8,8 @@ from torch import Tensor
 from cnn_ext import functional
 from cnn_ext.nn._layer import Layer
 
+__all__ = ["LazyLinear", "Linear"]
+
 
 class Linear(Layer, torch.nn.Linear):
     """:class:`torch.nn.Linear`, computed by :func:`cnn_ext.functional.linear`.
@@ -20,6 +22,9 @@ class Linear(Layer, torch.nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
         return functional.linear(input, self.weight, self.bias)
+
+    def _kernel_for(self, input: Tensor) -> str | None:
+        return "dense" if functional.is_dense(input, self.weight, self.bias) else None
 
 
 class LazyLinear(Layer, torch.nn.LazyLinear):

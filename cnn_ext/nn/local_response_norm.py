@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cnn_ext import functional
 from cnn_ext.nn._layer import Layer
+
+__all__ = ["LocalResponseNorm"]
 
 
 class LocalResponseNorm(Layer, torch.nn.LocalResponseNorm):
@@ -76,3 +81,34 @@ class LocalResponseNorm(Layer, torch.nn.LocalResponseNorm):
         own = [f"{name}={value!r}" for name, value in sorted(self.__dict__.items())
                if name in ("alpha_scaling", "region", "channel_dim")]  # fmt: skip
         return ", ".join([super().extra_repr(), *own])
+
+    def _say_as_torch(self) -> str | None:
+        if self.region != "channels" or self.channel_dim != 1:
+            return f"torch has no region={self.region!r}, channel_dim={self.channel_dim}"
+        if self.alpha_scaling == "sum":
+            self.alpha = self.alpha * self.size
+            del self.alpha_scaling
+        return None
+
+    def _kind_on_torch(self) -> type[torch.nn.Module]:
+        return _OnTorch
+
+    def _receptive_window(self, size: Sequence[int]):
+        ones, zeros = (1,) * len(size), (0,) * len(size)
+        if self.region == "spatial":
+            return (self.size,) * len(size), ones, ones, (self.size // 2,) * len(size)
+        return (ones, ones, ones, zeros) if self.channel_dim == 1 else None
+
+
+class _OnTorch(LocalResponseNorm):
+    """Local response normalisation of any kind, of torch's own operations."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = input.movedim(self.channel_dim, 1) if self.region == "channels" else input
+        axes = input.dim() - 2 if self.region == "spatial" else 0
+        scale = self.size ** (axes or 1) if self.alpha_scaling == "sum" else 1
+        if self.region == "channels":
+            y = F.local_response_norm(x, self.size, scale * self.alpha, self.beta, self.k)
+            return y.movedim(1, self.channel_dim)
+        mean = getattr(F, f"avg_pool{axes}d")(x.square(), self.size, 1, self.size // 2)
+        return x / (self.k + scale * self.alpha * mean) ** self.beta

@@ -8,6 +8,8 @@ from torch import Tensor
 from cnn_ext import functional
 from cnn_ext.nn._layer import Layer
 
+__all__ = ["MaxPool2d"]
+
 
 class MaxPool2d(Layer, torch.nn.MaxPool2d):
     """:class:`torch.nn.MaxPool2d`, computed by :func:`cnn_ext.functional.max_pool2d`.
@@ -25,3 +27,6 @@ class MaxPool2d(Layer, torch.nn.MaxPool2d):
             input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
             self.return_indices,
         )  # fmt: skip
+
+    def _kernel_for(self, input: Tensor) -> str | None:
+        return "taps"

@@ -5,6 +5,10 @@ loads them.
 """
 
 from cnn_ext import _native as _native  # first: registers torch.ops.cnn_ext
+
+__all__: list[str] = []
+
+# The operations. `make format` writes what follows, from cnn_ext/operations.py.
 from cnn_ext.ops.color_pca import ColorPCAFunction
 from cnn_ext.ops.convolution import ConvolutionFunction, ConvolutionReLUFunction
 from cnn_ext.ops.linear import LinearFunction
@@ -12,7 +16,7 @@ from cnn_ext.ops.local_response_norm import LocalResponseNormFunction
 from cnn_ext.ops.max_pool import MaxPool2dFunction
 from cnn_ext.ops.unfold import FoldFunction, UnfoldFunction
 
-__all__ = [
+__all__ += [
     "ColorPCAFunction",
     "ConvolutionFunction",
     "ConvolutionReLUFunction",

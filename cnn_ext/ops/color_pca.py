@@ -15,6 +15,8 @@ from torch.autograd import Function
 
 from cnn_ext.ops._transforms import door
 
+__all__ = ["ColorPCAFunction"]
+
 
 class ColorPCAFunction(Function):
     r"""Colour PCA: P (α ⊙ λ) is added to every pixel.

@@ -28,6 +28,8 @@ from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from cnn_ext.ops._transforms import door, mapped_first
 
+__all__ = ["ConvolutionFunction", "ConvolutionReLUFunction"]
+
 
 class _Bilinear(Function):
     """What the three operations share.

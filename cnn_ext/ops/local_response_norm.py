@@ -16,6 +16,8 @@ from torch.autograd import Function
 
 from cnn_ext.ops._transforms import door
 
+__all__ = ["LocalResponseNormFunction"]
+
 
 class LocalResponseNormFunction(Function):
     r"""Local response normalisation: y = x / (k + a sum of x² over a window)^β.

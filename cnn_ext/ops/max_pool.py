@@ -13,6 +13,8 @@ from torch.autograd import Function
 from cnn_ext._native import _C
 from cnn_ext.ops._transforms import door, transformed
 
+__all__ = ["MaxPool2dFunction"]
+
 MOST_TAPS = 255  # of a window
 NO_TAP = 255  # of a window that lies in the padding alone
 

@@ -1,11 +1,18 @@
 // What a tensor on a GPU meets where this library was built without CUDA kernels: an error that
-// says how to build them.
+// says how to build them. Which operations there are, torch's dispatcher knows.
 
 #include "ops/torch.h"
 
-#if !defined(CNN_EXT_CUDA)
+#include "without_cuda.h"
 
 namespace cnn_ext {
+
+#if defined(CNN_EXT_CUDA)
+
+void refuse_gpu_tensors() {}
+
+#else
+
 namespace {
 
 void refuse(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack*) {
@@ -18,15 +25,20 @@ void refuse(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stac
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(cnn_ext, CUDA, m) {
-  for (const char* name :
-       {"convolution", "convolution_input_gradient", "convolution_weight_gradient", "max_pool2d",
-        "max_pool2d_with_taps", "max_pool2d_backward", "local_response_norm",
-        "local_response_norm_backward", "color_pca", "color_pca_shift_gradient", "color_moments"}) {
-    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&refuse>());
+void refuse_gpu_tensors() {
+  static torch::Library registrations(torch::Library::IMPL, "cnn_ext", c10::DispatchKey::CUDA,
+                                      __FILE__, __LINE__);
+  auto& dispatcher = c10::Dispatcher::singleton();
+  for (const c10::OperatorName& name : dispatcher.getAllOpNames()) {
+    if (name.getNamespace() != "cnn_ext") continue;
+    const auto op = dispatcher.findOp(name);
+    if (op && op->hasKernelForDispatchKey(c10::DispatchKey::CPU) &&
+        !op->hasKernelForDispatchKey(c10::DispatchKey::CUDA)) {
+      registrations.impl(name.name.c_str(), torch::CppFunction::makeFromBoxedFunction<&refuse>());
+    }
   }
 }
 
-}  // namespace cnn_ext
-
 #endif
+
+}  // namespace cnn_ext

@@ -16,21 +16,20 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cnn_ext.operations import OPERATIONS
+
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 COPIES = ("clone", "read")  # no contenders: what moving or reading the tensor once costs
 RIVALS = ("albumentations", "onnxruntime", "openvino")  # contenders, but not torch's
 OTHER_WORK = ("moments", "sum")  # of fitting colour PCA, which has figures of its own
 TIE = 1.05  # either way: timings do not repeat more closely
 NAMES = {
+    **{operation.name: operation.title for operation in OPERATIONS},
     "clone": "copies",
     "read": "reads",
-    "color_pca": "colour PCA",
     "compiled": "`torch.compile`",
     "gigabytes_per_second_fitting": "fitting, GiB/s",
     "gigabytes_per_second_sum": "`sum()`, GiB/s",
-    "linear": "dense layers",
-    "local_response_norm": "local response normalisation",
-    "max_pool": "max-pooling",
     "milliseconds": "",
     "networks": "whole networks",
 }

@@ -201,3 +201,18 @@ def test_nothing_waits_for_the_device_and_a_graph_replays(device):
     alphas.copy_(torch.randn_like(alphas))
     graph.replay()
     assert torch.equal(output, ops.color_pca(image, P, eigenvalues, alphas))
+
+
+def reduced(device):
+    """Every kernel once (tests/cuda/reduced.py)."""
+    images = [torch.rand(2, 3, 8, 8).to(dtype) for dtype in BOUNDS]
+    images += [torch.randint(0, 256, shape, dtype=torch.uint8) for shape in ((2, 3, 8, 8), (3, 5, 7))]
+    eye = torch.eye(3, dtype=torch.double, device=device)
+    shift = torch.tensor([0.2, -0.1, 0.01], dtype=torch.double, device=device)
+    for image in (image.to(device) for image in images):
+        output = ops.color_pca(image, eye, torch.ones_like(shift), shift)
+        ops.color_moments(image)
+        if image.is_floating_point():
+            ops.color_pca_shift_gradient(output)
+            exact = high_precision(image) + shift.cpu()[:, None, None]
+            assert_close(output, exact, max(BOUNDS[image.dtype], 1e-14))

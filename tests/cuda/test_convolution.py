@@ -313,3 +313,22 @@ def test_what_frozen_networks_call(op, device):
     output = getattr(ops, op)(input, weight, bias, *filters, *sample.arguments, *relu, "auto")
     exact = sample.torch(*(high_precision(t) for t in (input, weight, bias))).relu()
     assert_close(output, exact, 1e-14)
+
+
+def reduced(device):
+    """Every kernel once (tests/cuda/reduced.py)."""
+    chosen = ("alexnet 1", "dilated strided", "grouped", "depthwise strided", "volume")
+    samples = [(sample, False) for sample in ALL if sample.name in chosen]
+    samples.append((Sample("", 2, 3, 40, (11, 12), (3, 3), padding=1), True))
+    bounds = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
+    for dtype, bound in bounds.items():
+        for sample, allowed in samples:
+            input, weight, bias = (t.to(device) for t in sample.tensors(dtype))
+            arguments = (*sample.arguments, "auto")
+            with tensor_floats(allowed):
+                output = ops.convolution(input, weight, bias, *arguments)
+                ops.convolution_input_gradient(output, weight, input.shape, *arguments)
+                ops.convolution_weight_gradient(output, input, weight.shape, *arguments)
+            exact = sample.torch(*(high_precision(t) for t in (input, weight, bias)))
+            rough = allowed and dtype == torch.float32
+            assert_close(output, exact, 2**-10 if rough else bound)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
 from cnn_ext import functional
@@ -165,3 +166,16 @@ def test_compiled_code_and_autocast(device):
     torch.testing.assert_close(compiled(input), functional.local_response_norm(input, 5))
     with torch.autocast(device):
         assert functional.local_response_norm(input, 5).dtype == torch.float32
+
+
+def reduced(device):
+    """Every kernel once (tests/cuda/reduced.py)."""
+    for dtype, bound in BOUNDS.items():
+        for shape in ((2, 7, 4, 8), (2, 7, 3, 3), (5, 7, 1, 1)):
+            for size in (3, 4, 5):
+                input = torch.randn(shape).to(device, dtype)
+                arguments = (size, 0.3, 0.75, 2.0, "mean", "channels", 1)
+                output = ops.local_response_norm(input, *arguments)
+                ops.local_response_norm_backward(output, input, *arguments)
+                exact = F.local_response_norm(high_precision(input), size, 0.3, 0.75, 2.0)
+                assert_close(output, exact, bound)

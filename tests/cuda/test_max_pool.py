@@ -98,3 +98,13 @@ def test_pooling_in_a_graph(device):
     input.copy_(torch.randn_like(input))
     graph.replay()
     assert torch.equal(output, F.max_pool2d(input, 2))
+
+
+def reduced(device):
+    """Every kernel once (tests/cuda/reduced.py)."""
+    geometry = (3, 3), (2, 2), (1, 1), (1, 1), False
+    for dtype in BOUNDS:
+        input = torch.randn(2, 3, 9, 8).to(device, dtype)
+        output, taps = ops.max_pool2d_with_taps(input, *geometry)
+        ops.max_pool2d_backward(output, taps, input.shape, *geometry)
+        assert_close(output, F.max_pool2d(high_precision(input), *geometry), 0)

@@ -5,10 +5,12 @@ import json
 
 import command_line
 import gallery
+import operations
 import performance
 import pytest
 
 from cnn_ext import cli
+from cnn_ext.operations import OPERATIONS
 from tests.docs.conftest import ROOT
 
 MACHINE = {"capability": "avx2", "threads": 2, "torch": "2.15.0"}
@@ -112,6 +114,12 @@ def test_the_gallery_shows_title_paragraph_and_first_picture(tmp_path, monkeypat
     assert "Not this" not in page
     assert (tmp_path / "02_b.png").read_bytes() == b"a picture"
     assert not (tmp_path / "01_a.png").exists()
+
+
+def test_the_pages_of_operations_are_listed_in_the_order_of_the_registry():
+    pages = [o.name for o in OPERATIONS if (ROOT / "docs" / f"{o.name}.md").exists()]
+    assert pages[0] == "convolution"
+    assert operations.markdown().splitlines()[4:-1] == pages
 
 
 def test_the_command_line_page_has_every_command_and_every_option(capsys):

@@ -8,6 +8,13 @@ from cnn_ext import functional
 
 SHAPES = [(2, 3, 6, 8), (1, 1, 6, 8), (1, 3, 1, 1), (2, 1, 4, 4), (1, 4, 8, 1), (3, 6, 8)]
 
+# Functions of this operation and torch's twins, for tests/test_tools.py.
+_x = torch.randn(1, 2, 4, 4).double()
+CALLS = {
+    "unfold": (lambda m, x: m.unfold(x, 2, 1, 1, 2), (_x,)),
+    "fold": (lambda m, x: m.fold(x.flatten(2)[:, :, :9].repeat(1, 2, 1), (4, 4), 2), (_x,)),
+}
+
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kernel", ["one cell", "a row", "a column", "all", "two"])

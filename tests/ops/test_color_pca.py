@@ -23,6 +23,25 @@ LAYOUTS = ["contiguous", "sliced", "transposed", "expanded", "overlapping", "cha
 BOUNDS = {torch.float64: 1e-15, torch.float32: 1e-7, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 dtypes = pytest.mark.parametrize("dtype", list(BOUNDS), ids=str)
 
+# Functions of this operation and the formula in torch's, for tests/test_tools.py.
+CALLS = {
+    "color_pca": (
+        lambda m, x, P, v, a: m.color_pca(x, P, v, a) if m is functional
+        else x + (P @ (a * v))[:, None, None],
+        (torch.randn(1, 2, 4, 4).double(), torch.eye(2).double(), torch.rand(2).double(),
+         torch.randn(2).double()),
+    ),
+}  # fmt: skip
+
+
+def dispatched():
+    """Each operation with arguments, for tests/ops/test_opcheck.py."""
+    image = torch.rand(2, 3, 4, 5, dtype=torch.double, requires_grad=True)
+    alphas = torch.randn(2, 3, dtype=torch.double, requires_grad=True)
+    yield ops.color_pca, (image, basis(), EIGENVALUES, alphas)
+    yield ops.color_pca_shift_gradient, (image,)
+    yield ops.color_moments, (image.detach(),)
+
 
 def basis(channels=3):
     return torch.linalg.qr(torch.randn(channels, channels, dtype=torch.double))[0]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from cnn_ext import reference
+from cnn_ext import functional, reference
 from cnn_ext.functional import convolution_algorithm
 from cnn_ext.ops import ConvolutionFunction
 from cnn_ext.ops.convolution import convolution
@@ -38,6 +38,37 @@ BOUNDS = {
     torch.bfloat16: 2**-8,
     torch.float16: 2**-11,
 }
+
+# Functions of this operation and torch's twins, for tests/test_tools.py.
+_x, _w, _wt, _b = (
+    torch.randn(size).double() for size in ((1, 2, 4, 4), (3, 2, 2, 2), (2, 3, 2, 2), (3,))
+)
+CALLS = {
+    "conv1d": (lambda m, x, w, b: m.conv1d(x[:, :, 0], w[:, :, 0], b), (_x, _w, _b)),
+    "conv2d": (lambda m, x, w, b: m.conv2d(x, w, b, 2, 1), (_x, _w, _b)),
+    "conv_relu2d": (
+        lambda m, x, w, b: m.conv_relu2d(x, w, b) if m is functional else m.conv2d(x, w, b).relu(),
+        (_x, _w, _b),
+    ),
+    "conv_transpose2d": (lambda m, x, w, b: m.conv_transpose2d(x, w, b, 2, 1, 1), (_x, _wt, _b)),
+}
+
+
+def dispatched():
+    """Each operation with arguments, for tests/ops/test_opcheck.py."""
+    sample = SMALL[0]
+    input, weight, bias = sample.tensors(requires_grad=True)
+    grad = grad_like_output(sample, input, weight, bias).detach().requires_grad_()
+    arguments = (*sample.arguments, "auto")
+    yield ops.convolution, (input, weight, bias, *arguments)
+    yield ops.convolution_relu, (input, weight, bias, *arguments)
+    yield ops.convolution_input_gradient, (grad, weight, input.shape, *arguments)
+    yield ops.convolution_weight_gradient, (grad, input, weight.shape, *arguments)
+    input, weight, bias = Sample("", 2, 16, 17, (9, 9), (3, 3)).tensors(torch.float32)
+    filters = ops.winograd_filters(weight, 1)
+    yield ops.winograd_filters, (weight, 1)
+    yield ops.convolution_frozen, (input, weight, bias, filters, [1], [1], [1], 1, True, "auto")
+
 
 by_name = pytest.mark.parametrize("sample", ALL, ids=str)
 small = pytest.mark.parametrize("sample", SMALL, ids=str)

@@ -35,6 +35,22 @@ dtypes = pytest.mark.parametrize("dtype", list(BOUNDS), ids=str)
 CONVENTIONS = [("mean", "channels"), ("sum", "channels"), ("mean", "spatial"), ("sum", "spatial")]
 conventions = pytest.mark.parametrize(("scaling", "region"), CONVENTIONS)
 
+# Functions of this operation and torch's twins, for tests/test_tools.py.
+CALLS = {
+    "local_response_norm": (
+        lambda m, x: m.local_response_norm(x, 3, 0.5),
+        (torch.randn(1, 2, 4, 4).double(),),
+    )
+}
+
+
+def dispatched():
+    """Each operation with arguments, for tests/ops/test_opcheck.py."""
+    input, grad = small_input(), small_input()
+    arguments = (3, 0.7, 0.75, 1.5, "mean", "channels", 1)
+    yield ops.local_response_norm, (input, *arguments)
+    yield ops.local_response_norm_backward, (grad, input, *arguments)
+
 
 def gradient(output, input, grad):
     return torch.autograd.grad(output, input, grad)[0]

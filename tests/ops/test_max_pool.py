@@ -24,6 +24,18 @@ layouts = pytest.mark.parametrize(
     "layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "channels_last"]
 )
 
+# Functions of this operation and torch's twins, for tests/test_tools.py.
+CALLS = {"max_pool2d": (lambda m, x: m.max_pool2d(x, 3, 2, 1), (torch.randn(1, 2, 4, 4).double(),))}
+
+
+def dispatched():
+    """Each operation with arguments, for tests/ops/test_opcheck.py."""
+    input, geometry = torch.randn(2, 3, 9, 13, requires_grad=True), GEOMETRIES[1]
+    output, taps = ops.max_pool2d_with_taps(input.detach(), *geometry)
+    yield ops.max_pool2d, (input, *geometry)
+    yield ops.max_pool2d_with_taps, (input, *geometry)
+    yield ops.max_pool2d_backward, (output.requires_grad_(), taps, input.shape, *geometry)
+
 
 def both(input, geometry):
     """Output and gradient, ours and torch's; of small integers, so that sums are exact."""
