@@ -25,6 +25,8 @@ from torch.utils.flop_counter import register_flop_formula
 from cnn_ext.ops import convolution
 from cnn_ext.ops._transforms import door, mapped_first
 
+__all__ = ["LinearFunction"]
+
 ONE_TAP = ((1,), (0,), (1,))  # stride, padding and dilation of a dense layer as a convolution
 
 

@@ -11,6 +11,8 @@ from torch.autograd import Function
 
 from cnn_ext.ops._transforms import door
 
+__all__ = ["FoldFunction", "UnfoldFunction"]
+
 
 class UnfoldFunction(Function):
     """Every patch of an image as a column, differentiable to any order and under ``torch.func``.

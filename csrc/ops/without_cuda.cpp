@@ -32,8 +32,11 @@ void refuse_gpu_tensors() {
   for (const c10::OperatorName& name : dispatcher.getAllOpNames()) {
     if (name.getNamespace() != "cnn_ext") continue;
     const auto op = dispatcher.findOp(name);
-    if (op && op->hasKernelForDispatchKey(c10::DispatchKey::CPU) &&
-        !op->hasKernelForDispatchKey(c10::DispatchKey::CUDA)) {
+    if (!op || !op->hasKernelForDispatchKey(c10::DispatchKey::CPU)) continue;
+    // Or composed of other operations, which speak for themselves.
+    const bool served = op->hasKernelForDispatchKey(c10::DispatchKey::CUDA) ||
+                        op->hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutograd);
+    if (!served) {
       registrations.impl(name.name.c_str(), torch::CppFunction::makeFromBoxedFunction<&refuse>());
     }
   }

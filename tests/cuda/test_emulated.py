@@ -107,12 +107,12 @@ def test_every_kernel_is_right_on_an_emulated_device(subject, tmp_path):
 def test_every_operation_has_something_to_say_about_cuda():
     """A kernel where the library has them, and otherwise how to build them."""
     names = [name for operation in OPERATIONS for name in operation.dispatched()]
-    on_cpu, on_cuda = (
+    on_cpu, on_cuda, composed = (
         {n for n in names if torch._C._dispatch_has_kernel_for_dispatch_key(f"cnn_ext::{n}", key)}
-        for key in ("CPU", "CUDA")
+        for key in ("CPU", "CUDA", "CompositeExplicitAutograd")
     )
     assert len(on_cpu) > len(OPERATIONS)
-    assert on_cpu <= on_cuda | (
+    assert on_cpu <= on_cuda | composed | (
         {"winograd_filters"} if native._C.build_facts()["cuda_version"] else set()
     )
     if native._C.build_facts()["cuda_version"] is None:

@@ -11,7 +11,9 @@ ops = torch.ops.cnn_ext
 IN_PARTS = [
     Sample("products", 8, 32, 40, (40, 40), (1, 1)),
     Sample("products, few filters", 4, 24, 6, (50, 50), (2, 2), stride=2),
-    Sample("products in channels_last", 8, 32, 40, (30, 30), (3, 3), dilation=2, layout="channels_last"),
+    Sample(
+        "products in channels_last", 8, 32, 40, (30, 30), (3, 3), dilation=2, layout="channels_last"
+    ),
     Sample("band", 8, 3, 16, (60, 60), (5, 5), padding=2),
     Sample("band along filters", 8, 3, 16, (60, 60), (5, 5), padding=2, layout="channels_last"),
     Sample("depthwise", 6, 40, 40, (30, 30), (3, 3), padding=1, groups=40),

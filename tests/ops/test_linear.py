@@ -231,8 +231,23 @@ def test_gradgradcheck(sample, apply):
     assert gradgradcheck(weight_gradient, (grad.requires_grad_(), tensors[0]), check_fwd_over_rev=True)
 
 
+CALLS = {
+    "linear": (
+        lambda m, x, w, b: m.linear(x, w, b),
+        (torch.randn(3, 4).double(), torch.randn(5, 4).double(), torch.randn(5).double()),
+    )
+}
+
+
+def dispatched():
+    """Each operation with arguments, for tests/ops/test_opcheck.py."""
+    *tensors, grad = tensors_of(SAMPLES["rows of rows"], requires_grad=True)
+    yield ops.linear, tuple(tensors)
+    yield ops.linear_weight_gradient, (grad, tensors[0])
+
+
 @pytest.mark.parametrize("name", [*SMALL, *EMPTY, "small sliced", "transposed weight"])
-def test_opcheck(name):
+def test_opcheck_of_strange_sizes(name):
     *tensors, grad = tensors_of({**SAMPLES, **EMPTY, **SMALL}[name], requires_grad=True)
     for operation, inputs in (
         (ops.linear, tensors),

@@ -144,8 +144,15 @@ def test_nothing_is_kept_for_the_gradient():
     assert not kept
 
 
+def dispatched():
+    """Each operation with arguments, for tests/ops/test_opcheck.py."""
+    image, columns, window = both(SAMPLES["padded"], requires_grad=True)
+    yield ops.unfold, (image, *window)
+    yield ops.fold, (columns, image.shape[2:], *window)
+
+
 @by_name
-def test_opcheck(sample):
+def test_opcheck_of_strange_windows(sample):
     image, columns, window = both(sample, requires_grad=True)
     for operation, inputs in (
         (ops.unfold, (image, *window)),
