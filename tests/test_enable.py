@@ -11,6 +11,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.testing._internal.common_methods_invocations import op_db
 
 import cnn_ext
+from cnn_ext._inspection import tensors_in
 from cnn_ext.enabling import call_counts, is_enabled, torch_only
 
 FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -68,7 +69,7 @@ def operands(axes, dtype, layout, geometry, images=2):
 
 def convolve(axes, transposed, tensors, geometry):
     _, stride, padding, dilation, groups, output_padding = geometry
-    keywords = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+    keywords = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     if transposed:
         return getattr(F, f"conv_transpose{axes}d")(*tensors, output_padding=output_padding, **keywords)
     return getattr(F, f"conv{axes}d")(*tensors, **keywords)
@@ -114,7 +115,7 @@ def test_of_a_complex_convolution_torch_makes_real_ones(door, dtype):
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_only_the_gradients_of_the_output_mask_are_computed(door, transposed):
-    x, w, b = operands(2, torch.float32, (False, False), GEOMETRIES[0])
+    x, w, _ = operands(2, torch.float32, (False, False), GEOMETRIES[0])
     names = ["forward", "weight_gradient"] if transposed else ["input_gradient", "weight_gradient"]
     for mask in itertools.product([False, True], repeat=3):
         found, passes = calls_of(
@@ -153,7 +154,7 @@ def test_forward_mode(door):
     with forward_ad.dual_level():
         dual, passes = calls_of(F.conv2d, forward_ad.make_dual(x, tangent), w)
         found = forward_ad.unpack_dual(dual).tangent
-    assert passes == ["forward", "forward"]
+    assert set(passes) == {"forward"}
     torch.testing.assert_close(found, F.conv2d(tangent, w))
 
 
@@ -230,12 +231,11 @@ def test_graphs_stay_torchs(door):
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert {"aten.conv2d.default", "aten.conv_transpose2d.input"} <= names
     assert not any("cnn_ext" in name for name in names)
-    _, passes = calls_of(program.module(), x)
-    assert passes == ["forward"] * 3
-    _, passes = calls_of(torch.fx.symbolic_trace(model), x)
-    assert passes == ["forward"] * 3
-    _, passes = calls_of(torch.jit.trace(model, x), x)
-    assert passes[-3:] == ["forward"] * 3
+    for graph in (program.module(), torch.fx.symbolic_trace(model), torch.jit.trace(model, x)):
+        y, passes = calls_of(graph, x)
+        assert passes == ["forward", "forward", "input_gradient"]  # the last is transposed
+        _, passes = calls_of(y.sum().backward)
+        assert len(passes) == 5
 
 
 @pytest.mark.parametrize("incoming", ["conv2d", "conv_transpose2d"])
@@ -265,7 +265,9 @@ WRONG = {
     "bias": lambda: F.conv2d(torch.ones(1, 2, 8, 8), torch.ones(4, 2, 3, 3), torch.ones(3)),
     "dimensions": lambda: F.conv2d(torch.ones(8, 8), torch.ones(4, 2, 3, 3)),
     "dtypes": lambda: F.conv2d(torch.ones(1, 2, 8, 8), torch.ones(4, 2, 3, 3).double()),
-    "bias dtype": lambda: F.conv2d(torch.ones(1, 2, 8, 8), torch.ones(4, 2, 3, 3), torch.ones(4).half()),
+    "bias dtype": lambda: F.conv2d(
+        torch.ones(1, 2, 8, 8), torch.ones(4, 2, 3, 3), torch.ones(4).half()
+    ),
     "groups": lambda: F.conv2d(torch.ones(1, 4, 8, 8), torch.ones(3, 2, 3, 3), groups=2),
     "no groups": lambda: F.conv2d(torch.ones(1, 4, 8, 8), torch.ones(3, 2, 3, 3), groups=0),
     "stride": lambda: F.conv2d(torch.ones(1, 2, 8, 8), torch.ones(4, 2, 3, 3), stride=0),
@@ -485,7 +487,7 @@ def test_another_library_with_the_same_operators_is_refused():
     library = torch.library.Library("aten", "IMPL")
     try:
         library.impl("convolution", lambda *arguments: None, "CPU")
-        with pytest.raises(RuntimeError, match="another library has a kernel .* aten::convolution"):
+        with pytest.raises(RuntimeError, match=r"another library has a kernel .* aten::convolution"):
             cnn_ext.enable()
         assert not is_enabled()
     finally:
@@ -559,8 +561,14 @@ def test_our_operations_do_not_come_back_to_themselves(door):
 # torch's own samples
 # ---------------------------------------------------------------------------------------------
 
-NAMES = {"nn.functional.conv1d", "nn.functional.conv2d", "nn.functional.conv3d", "nn.functional.conv_transpose1d",
-         "nn.functional.conv_transpose2d", "nn.functional.conv_transpose3d", "nn.functional.max_pool2d"}  # fmt: skip
+NAMES = [f"nn.functional.{name}{axes}d" for name in ("conv", "conv_transpose") for axes in (1, 2, 3)]
+NAMES += ["nn.functional.max_pool2d"]
+
+
+SAMPLES_AGREE = {
+    torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 3e-6, torch.float64: 1e-14,
+    torch.complex64: 3e-6, torch.complex128: 1e-14, torch.complex32: 4e-3,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("op", [op for op in op_db if op.name in NAMES], ids=lambda op: op.name)
@@ -571,15 +579,17 @@ def test_torchs_own_samples(op):
             leaves = [t for t in (sample.input, *sample.args) if isinstance(t, torch.Tensor)]
 
             def run(sample=sample, leaves=leaves, backward=backward):
-                y = op(sample.input, *sample.args, **sample.kwargs)
+                y, *indices = tensors_in(op(sample.input, *sample.args, **sample.kwargs))
                 if not backward or not y.requires_grad:
-                    return (y,)
-                return y, *torch.autograd.grad(y, leaves, torch.ones_like(y))
+                    return y, *indices
+                return y, *indices, *torch.autograd.grad(y, leaves, torch.ones_like(y))
 
             theirs = run()
             with cnn_ext.enabled():
                 ours = run()
             for mine, its in zip(ours, theirs, strict=True):
                 assert that_count(mine) == that_count(its)
-                loose = dict(rtol=2e-2, atol=2e-2) if dtype.itemsize == 2 else {}
-                torch.testing.assert_close(mine, its, **loose)
+                # Small sums of large terms have few digits, torch's too.
+                size = its.abs().max().item() if its.numel() else 0
+                error = SAMPLES_AGREE.get(dtype, 0.0)
+                torch.testing.assert_close(mine, its, rtol=error, atol=error * size)

@@ -1,11 +1,12 @@
-// torch's aten::convolution and aten::convolution_backward on our three operations, while
-// cnn_ext.enable() has them registered. torch calls them below autograd, autocast and vmap, so they
-// compute and nothing else. Checks and messages are torch's own, and so is the memory format of
-// every result: compiled code relies on it.
+// torch's aten::convolution, aten::_convolution and aten::convolution_backward on our three
+// operations, while cnn_ext.enable() has them registered. torch calls them below autograd, autocast
+// and vmap, so they compute and nothing else. Checks and messages are torch's own, and so is the
+// memory format of every result: compiled code relies on it.
 
 #include "ops/torch.h"
 
 #include <ATen/native/ConvUtils.h>
+#include <ATen/ops/_convolution_native.h>
 #include <ATen/ops/convolution_backward_native.h>
 #include <ATen/ops/convolution_native.h>
 
@@ -84,6 +85,7 @@ Reason understand(const Tensor& input, const Tensor& weight, const std::optional
     const int64_t s = at_axis(stride, axis), d = at_axis(dilation, axis);
     const int64_t p = at_axis(padding, axis), more = at_axis(output_padding, axis);
     const int64_t extent = d * (weight.size(axis + 2) - 1) + 1, cells = input.size(axis + 2);
+    if (d < 1) return Reason::arguments;
     int64_t after = p;
     if (transposed) {
       g.output.push_back((cells - 1) * s + extent - 2 * p + more);
@@ -154,15 +156,23 @@ Tensor weight_gradient(const Tensor& grad_output, const Tensor& input, IntArrayR
                  c10::fromIntArrayRefSlow(g.dilation), groups, default_algorithm());
 }
 
-Counts forward_counts, backward_counts;
+Tensor transposed_convolution(const Tensor& input, const Tensor& weight,
+                              const std::optional<Tensor>& bias, const Geometry& g,
+                              int64_t groups) {
+  Tensor output = input_gradient(input, weight, g.output, g, groups);
+  if (bias.has_value()) {
+    at::DimVector all_but_channels(weight.dim() - 1, 1);
+    all_but_channels[0] = g.output[1];
+    output.add_(bias->view(all_but_channels));
+  }
+  return output;
+}
 
-Tensor convolution(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-                   IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, bool transposed,
-                   IntArrayRef output_padding, int64_t groups) {
-  const auto torchs = [&] {
-    return at::native::convolution(input, weight, bias, stride, padding, dilation, transposed,
-                                   output_padding, groups);
-  };
+// torchs(): the same call of torch's kernel.
+template <typename Torchs>
+Tensor forward(const Torchs& torchs, Counts& counts, const Tensor& input, const Tensor& weight,
+               const std::optional<Tensor>& bias, IntArrayRef stride, IntArrayRef padding,
+               IntArrayRef dilation, bool transposed, IntArrayRef output_padding, int64_t groups) {
   if (TorchOnly::is_on()) return torchs();
   const std::optional<Tensor> b = bias.has_value() && bias->defined() ? bias : std::nullopt;
   Geometry g;
@@ -172,23 +182,42 @@ Tensor convolution(const Tensor& input, const Tensor& weight, const std::optiona
     return multiply_adds(transposed ? input : output, weight);
   };
   if (reason != Reason::served) {
-    return hand_back(forward_counts, "convolution", "forward", reason, input, torchs, work);
+    return hand_back(counts, "convolution", "forward", reason, input, torchs, work);
   }
   const TorchOnly inside;
   at::AutoDispatchBelowADInplaceOrView below;
-  Tensor output;
-  if (transposed) {
-    output = input_gradient(input, weight, g.output, g, groups);
-    if (b.has_value()) {
-      at::DimVector all_but_channels(weight.dim() - 1, 1);
-      all_but_channels[0] = g.output[1];
-      output.add_(b->view(all_but_channels));
-    }
-  } else {
-    output = convolve(input, weight, b, g, groups);
-  }
-  forward_counts.add(reason, work(output));
+  const Tensor output = transposed ? transposed_convolution(input, weight, b, g, groups)
+                                   : convolve(input, weight, b, g, groups);
+  counts.add(reason, work(output));
   return in_format(output, g.format);
+}
+
+Counts convolution_counts, underscore_convolution_counts, backward_counts;
+
+Tensor convolution(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                   IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, bool transposed,
+                   IntArrayRef output_padding, int64_t groups) {
+  const auto torchs = [&] {
+    return at::native::convolution(input, weight, bias, stride, padding, dilation, transposed,
+                                   output_padding, groups);
+  };
+  return forward(torchs, convolution_counts, input, weight, bias, stride, padding, dilation,
+                 transposed, output_padding, groups);
+}
+
+// What torch.jit.trace records of a convolution, with the switches of other devices.
+Tensor underscore_convolution(const Tensor& input, const Tensor& weight,
+                              const std::optional<Tensor>& bias, IntArrayRef stride,
+                              IntArrayRef padding, IntArrayRef dilation, bool transposed,
+                              IntArrayRef output_padding, int64_t groups, bool benchmark,
+                              bool deterministic, bool cudnn_enabled, bool allow_tf32) {
+  const auto torchs = [&] {
+    return at::native::_convolution(input, weight, bias, stride, padding, dilation, transposed,
+                                    output_padding, groups, benchmark, deterministic, cudnn_enabled,
+                                    allow_tf32);
+  };
+  return forward(torchs, underscore_convolution_counts, input, weight, bias, stride, padding,
+                 dilation, transposed, output_padding, groups);
 }
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor>;
@@ -264,7 +293,15 @@ std::vector<Override> convolution_overrides() {
        "(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] "
        "dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor",
        [](torch::Library& library) { library.impl("convolution", TORCH_FN(convolution)); },
-       &forward_counts},
+       &convolution_counts},
+      {"_convolution",
+       "(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] "
+       "dilation, bool transposed, SymInt[] output_padding, SymInt groups, bool benchmark, bool "
+       "deterministic, bool cudnn_enabled, bool allow_tf32) -> Tensor",
+       [](torch::Library& library) {
+         library.impl("_convolution", TORCH_FN(underscore_convolution));
+       },
+       &underscore_convolution_counts},
       {"convolution_backward",
        "(Tensor grad_output, Tensor input, Tensor weight, SymInt[]? bias_sizes, SymInt[] stride, "
        "SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt "
