@@ -87,6 +87,7 @@ def results(axes, transposed, tensors, geometry, incoming):
 @pytest.mark.parametrize("transposed", [False, True], ids=["conv", "conv_transpose"])
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_values_and_strides_are_torchs(axes, transposed, dtype, incoming):
+    torch.set_num_threads(1)
     for geometry, layout, images in itertools.product(
         GEOMETRIES, itertools.product([False, True], repeat=2), (1, 2)
     ):
@@ -557,12 +558,34 @@ def test_our_operations_do_not_come_back_to_themselves(door):
     assert sum(count.calls for count in call_counts()) == before
 
 
+def served():
+    return sum(count.calls for count in call_counts())
+
+
+def test_compare_and_bench_have_torch_on_torchs_kernels(door):
+    from cnn_ext import bench
+    from cnn_ext.comparison import compare, layer_errors, step_seconds
+
+    before = served()
+    model, x = (
+        torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten()),
+        torch.randn(2, 1, 8, 8),
+    )
+    compare(model, x, rounds=1, progress=False)
+    loss, batch = torch.nn.CrossEntropyLoss(), (x, torch.tensor([0, 1]))
+    layer_errors(model, model, loss, batch)
+    step_seconds([model], loss, batch, rounds=1)
+    bench.run("convolution", bench.Options(names=("LeNet C5",), quick=True, rounds=1))
+    assert served() == before
+    model(x)
+    assert served() == before + 1
+
+
 # ---------------------------------------------------------------------------------------------
 # torch's own samples
 # ---------------------------------------------------------------------------------------------
 
 NAMES = [f"nn.functional.{name}{axes}d" for name in ("conv", "conv_transpose") for axes in (1, 2, 3)]
-NAMES += ["nn.functional.max_pool2d"]
 
 
 SAMPLES_AGREE = {
@@ -573,6 +596,7 @@ SAMPLES_AGREE = {
 
 @pytest.mark.parametrize("op", [op for op in op_db if op.name in NAMES], ids=lambda op: op.name)
 def test_torchs_own_samples(op):
+    torch.set_num_threads(1)  # thousands of tiny calls
     for dtype in sorted(op.supported_dtypes("cpu"), key=str):
         backward = dtype in op.supported_backward_dtypes("cpu")
         for sample in op.sample_inputs("cpu", dtype, requires_grad=backward):

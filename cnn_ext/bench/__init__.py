@@ -46,10 +46,12 @@ from types import ModuleType
 from cnn_ext.bench.options import Options, check
 from cnn_ext.bench.report import Report, heading, line
 from cnn_ext.bench.timing import machine, peak_gflops
+from cnn_ext.enabling import torch_only
 
 BENCHMARKS = ("convolution", "networks", "linear", "max_pool", "local_response_norm", "color_pca")
 
 
+@torch_only()
 def run(
     what: str = "all",
     options: Options | None = None,
