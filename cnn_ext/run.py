@@ -60,7 +60,8 @@ def _status_of(script: str, arguments: Sequence[str], module: bool) -> int:
             _first_on_path(os.path.dirname(os.path.realpath(script)))
             _execute(script)
         else:
-            runpy.run_path(script, run_name="__main__")
+            # Absolute, as Python has it on sys.path; sys.argv[0] is absolute then too.
+            runpy.run_path(os.path.abspath(script), run_name="__main__")
     except SystemExit:
         raise
     except BaseException as error:
@@ -104,7 +105,7 @@ def table(totals: Sequence[tuple[str, str, str, int, float]], counts: Sequence[C
         >>> counts = [Calls("convolution", "", 9, 75), Calls("convolution", "torch: dtype", 1, 25)]
         >>> print(table([("convolution", "forward", "winograd", 9, 2.0)], counts))
         cnn_ext: calls and milliseconds by operation and route
-        operation    pass     route     calls  ms
+        operation    pass     route     calls   ms
         convolution  forward  winograd      9  2.0
         Stayed on torch: 25.0 % of the multiply-adds
         operator           why    calls  multiply-adds
@@ -119,7 +120,7 @@ def table(totals: Sequence[tuple[str, str, str, int, float]], counts: Sequence[C
     work = sum(count.multiply_adds for count in counts) or 1
     handed_back = [count for count in counts if count.handed_back]
     share = sum(count.multiply_adds for count in handed_back) / work
-    lines.append(f"Stayed on torch: {share:.1%} of the multiply-adds".replace("%", " %"))
+    lines.append(f"Stayed on torch: {100 * share:.1f} % of the multiply-adds")
     if handed_back:
         rows = [
             (

@@ -57,9 +57,9 @@ def test_a_module_and_a_folder_too(folder):
         ours, plain = run(*arguments, cwd=folder), python(*arguments, cwd=folder)
         assert ours.stdout == plain.stdout
     (folder / "package" / "__main__.py").write_text(
-        "import sys; print(__name__, sys.argv, sys.path[0])"
+        "import sys; print(__name__, sys.argv[1:], sys.path[0])"
     )
-    assert run("package", cwd=folder).stdout == python("package", cwd=folder).stdout
+    assert run("package", "-a", cwd=folder).stdout == python("package", "-a", cwd=folder).stdout
 
 
 def test_the_summary_tells_routes_and_what_stayed_on_torch(folder):
