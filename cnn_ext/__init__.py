@@ -9,6 +9,7 @@ reference networks built of them.
 from cnn_ext import _early as _early  # first: may end the process
 from cnn_ext import _native as _native  # second: registers torch.ops.cnn_ext
 from cnn_ext import functional, matrix, models, nn, ops, transforms
+from cnn_ext.enabling import disable, enable, enabled
 from cnn_ext.functional import default_algorithm
 from cnn_ext.models.convert import convert, revert
 from cnn_ext.models.freeze import freeze
@@ -31,6 +32,9 @@ __all__ = [
     "compare",
     "convert",
     "default_algorithm",
+    "disable",
+    "enable",
+    "enabled",
     "freeze",
     "functional",
     "matrix",

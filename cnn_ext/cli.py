@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     options = parser().parse_args(arguments)
+    if options.run is _run:  # signals, errors and the exit status are the script's
+        return _run(options)
     try:
         with _stoppable():
             return options.run(options)
@@ -121,9 +123,25 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="for a program to read")
     command.set_defaults(run=_compare)
 
+    _add_run(commands)
     _add_train(commands)
     _add_bench(commands)
     return parser
+
+
+def _add_run(commands) -> None:
+    command = commands.add_parser(
+        "run", help="run a script unchanged, as python does, with torch's convolutions on our kernels"
+    )
+    command.add_argument("--threads", type=_positive, help="of torch: as many as it takes by itself")
+    command.add_argument(
+        "--summary", action="store_true",
+        help="print at the end calls and milliseconds by operation and route, and what stayed on torch",
+    )  # fmt: skip
+    command.add_argument("-m", "--module", action="store_true", help="script is a module's name")
+    command.add_argument("script", help="a file, or a folder or archive with a __main__.py")
+    command.add_argument("arguments", nargs=argparse.REMAINDER, help="the script's own")
+    command.set_defaults(run=_run)
 
 
 def _add_train(commands) -> None:
@@ -228,6 +246,16 @@ def _add_bench(commands) -> None:
     command.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the ratios there")
     command.add_argument("--json", action="store_true", help="print the figures as JSON, and no table")
     command.set_defaults(run=_bench)
+
+
+def _run(options: argparse.Namespace) -> int:
+    import torch
+
+    from cnn_ext import run
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return run.run(options.script, options.arguments, module=options.module, summary=options.summary)
 
 
 def _bench(options: argparse.Namespace) -> int:

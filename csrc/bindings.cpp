@@ -10,6 +10,7 @@
 
 #include "cpu/convolution/route.h"
 #include "cpu/kernel_names.h"
+#include "ops/enable.h"
 #include "ops/trace.h"
 #include "ops/without_cuda.h"
 
@@ -109,6 +110,45 @@ pybind11::list end_trace(size_t trace) {
   return list;
 }
 
+pybind11::list end_totals(size_t totals) {
+  pybind11::list list;
+  for (const cnn_ext::Total& t : cnn_ext::end_totals(totals)) {
+    list.append(pybind11::make_tuple(t.op, t.pass, t.route, t.calls, t.milliseconds));
+  }
+  return list;
+}
+
+// Operator, reason ("" where our kernel ran), calls and multiply-adds, since this library was
+// loaded.
+pybind11::list override_counts() {
+  pybind11::list list;
+  for (const cnn_ext::Override& one : cnn_ext::overrides()) {
+    for (int i = 0; i < cnn_ext::kReasons; ++i) {
+      const auto reason = static_cast<cnn_ext::Reason>(i);
+      const cnn_ext::Count& count = one.counts->of(reason);
+      const int64_t calls = count.calls, multiply_adds = count.multiply_adds;
+      list.append(pybind11::make_tuple(one.name, cnn_ext::name_of(reason), calls, multiply_adds));
+    }
+  }
+  return list;
+}
+
+void bind_enable(pybind11::module_& m) {
+  m.def("register_overrides", &cnn_ext::register_overrides,
+        "Registers our kernels for torch's operators on the CPU.");
+  m.def("release_overrides", &cnn_ext::release_overrides, "Releases them.");
+  m.def("check_override", &cnn_ext::check_override,
+        "Raises where an operator of torch's is not the one that a kernel was written for.");
+  m.def("override_counts", &override_counts,
+        "Calls and multiply-adds by operator and by why they went to torch.");
+  m.def("enter_torch_only", &cnn_ext::TorchOnly::enter, "Keeps torch's kernels in this thread.");
+  m.def("leave_torch_only", &cnn_ext::TorchOnly::leave, "Ends that.");
+  m.def("set_process_algorithm", &cnn_ext::set_process_algorithm,
+        "What \"auto\" means to torch's operators on our kernels.");
+  m.def("set_thread_algorithm", &cnn_ext::set_thread_algorithm,
+        "The same in this thread; \"\" for the process's.");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -129,6 +169,9 @@ PYBIND11_MODULE(_C, m) {
         "What \"auto\" means: name, algorithm, when and why, row by row.");
   m.def("begin_trace", &cnn_ext::begin_trace, "Starts a record of every call; returns its name.");
   m.def("end_trace", &end_trace, "Ends it; returns the calls.");
+  m.def("begin_totals", &cnn_ext::begin_totals, "Starts totals of all calls; returns their name.");
+  m.def("end_totals", &end_totals, "Ends them; returns op, pass, route, calls and milliseconds.");
+  bind_enable(m);
   m.def("kernel_slots", &cpu::kernel_names,
         "Names of the kernels that every instruction set provides.");
 }

@@ -187,7 +187,7 @@ def built(tree: Path, folder: Path) -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
-def tested(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
+def run_pytest(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
     """The tests of the operation in these files of the copy."""
     pytest_ = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
     return run(tree, *pytest_, "-k", NAME, *arguments)
@@ -216,11 +216,11 @@ def test_an_operation_that_is_added_as_the_page_says_is_everywhere(tmp_path):
     own = [str(file.relative_to(TOY)) for file in sorted(TOY.glob("cnn_ext/*/*.py"))]
     shared = ["tests/ops/test_opcheck.py", "tests/test_tools.py", "tests/cuda/test_emulated.py"]
     checks = "tests/test_operations.py"
-    done = tested(tree, *own, *shared, checks, f"tests/ops/test_{NAME}.py")
+    done = run_pytest(tree, *own, *shared, checks, f"tests/ops/test_{NAME}.py")
     assert done.returncode == 0, done.stdout[-8000:]
 
     (tree / "docs" / f"{NAME}.md").unlink()  # the checks name what an incomplete operation has not
-    done = tested(tree, checks)
+    done = run_pytest(tree, checks)
     assert done.returncode == 1
     assert f"docs/{NAME}.md: the page of {NAME}" in done.stdout
 

@@ -17,7 +17,7 @@ from cnn_ext import cli, doctor
 from cnn_ext._native import _C
 from cnn_ext.transforms import ColorPCA
 
-COMMANDS = ("bench", "compare", "demo", "doctor", "fit-pca", "train")
+COMMANDS = ("bench", "compare", "demo", "doctor", "fit-pca", "run", "train")
 WELL = {
     "threads of torch": 2,
     "threads of cnn_ext": 2,

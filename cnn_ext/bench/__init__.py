@@ -48,9 +48,11 @@ from types import ModuleType
 from cnn_ext.bench.options import Options, check
 from cnn_ext.bench.report import Report, heading, line
 from cnn_ext.bench.timing import machine, peak_gflops
+from cnn_ext.enabling import torch_only
 from cnn_ext.operations import BENCHMARKS
 
 
+@torch_only()
 def run(
     what: str = "all",
     options: Options | None = None,

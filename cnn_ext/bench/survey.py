@@ -15,6 +15,7 @@ from typing import Any
 from cnn_ext.bench.options import Options
 from cnn_ext.bench.report import Report
 from cnn_ext.bench.timing import Row, machine
+from cnn_ext.enabling import torch_only
 
 SURVEYS = {"random": "random_rows", "paths": "paths"}  # by name, the module
 OPERATIONS = ("convolution", "conv_transpose", "linear", "max_pool")  # of random layers
@@ -68,6 +69,7 @@ class Survey(Report):
         return "\n".join(["", *_module(self.what).ending(self.rows), *self.warnings()])
 
 
+@torch_only()
 def run(
     what: str,
     options: SurveyOptions,

@@ -28,6 +28,7 @@ from cnn_ext import _inspection as inspection
 from cnn_ext._inspection import copied, new_parameters, preserved, tensors_in
 from cnn_ext.comparison.errors import relative_error
 from cnn_ext.comparison.report import ERRORS, Layer, Measured, Report
+from cnn_ext.enabling import torch_only
 from cnn_ext.models.convert import convert, left_alone, revert
 from cnn_ext.nn._layer import Layer as LayerOfOurs
 from cnn_ext.receptive_field import follow
@@ -53,6 +54,7 @@ def compare(model: torch.nn.Module, x: Any, *, rounds: int = 5, progress: bool |
         module that calls no other: of one called more than once, its last call is measured. What is
         not in a layer that gives tensors has a row of its own, so that parameters and operations add
         up to the model's.
+        Torch's layers run on torch's kernels, also while :func:`cnn_ext.enable` is on.
         On CUDA, TF32 is off for both builds. The model stays as it is.
 
     Example:
@@ -72,7 +74,7 @@ def compare(model: torch.nn.Module, x: Any, *, rounds: int = 5, progress: bool |
     for name, tensor in (*model.named_parameters(), *model.named_buffers(), ("x", sample)):
         if is_lazy(tensor) or tensor.is_meta:
             raise ValueError(f"compare: {name} has no values: it is lazy or on the meta device")
-    with preserved(model), _exact_arithmetic(), _bar(progress) as step:
+    with torch_only(), preserved(model), _exact_arithmetic(), _bar(progress) as step:
         return _compare(model, inputs, rounds, step)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cnn_ext._inspection import copied, preserved
 from cnn_ext.comparison.errors import relative_error
+from cnn_ext.enabling import torch_only
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -26,6 +27,7 @@ class LayerErrors:
     grad_weight: float | None  # None: the layer has no weight
 
 
+@torch_only()
 def layer_errors(
     network: torch.nn.Module, exact: torch.nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]
 ) -> list[LayerErrors]:
@@ -75,6 +77,7 @@ def _record(network, loss, images, labels) -> dict[str, list[Tensor | None]]:
     }
 
 
+@torch_only()
 def step_seconds(
     networks: Sequence[torch.nn.Module],
     loss: Loss,

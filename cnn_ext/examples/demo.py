@@ -15,6 +15,7 @@ import cnn_ext
 from cnn_ext import visualize
 from cnn_ext._json import strict_json
 from cnn_ext.comparison import layer_errors, step_seconds
+from cnn_ext.enabling import torch_only
 from cnn_ext.models import LeNet5Loss, lenet5
 from cnn_ext.training.classifier import Classifier
 from cnn_ext.training.data import Digits
@@ -82,6 +83,7 @@ def run(folder: Path, variant: str = "relu", epochs: int = 30, seed: int = 0) ->
     return report
 
 
+@torch_only()
 def _train(
     name: str, network: torch.nn.Module, loss: torch.nn.Module, epochs: int, seed: int
 ) -> tuple[Classifier, float]:

@@ -46,6 +46,9 @@ class default_algorithm(AbstractContextManager):  # noqa: N801 - read as a funct
     may be used again and in itself, and the end of a block, or an error, restores what was before. A
     generator that is decorated has the block around each of its steps.
 
+    While :func:`cnn_ext.enable` has torch's operators run on our kernels, they take what the process or
+    the thread has set when they run, which for a gradient is when it is computed.
+
     A call passes the name on to its operation. So its gradients, to any order, have the algorithm
     that was set when it was called, and compiled code the one set when it is compiled; it is compiled
     again where another is set.
@@ -88,7 +91,7 @@ class default_algorithm(AbstractContextManager):  # noqa: N801 - read as a funct
             return self._enter_traced()
         _take_back(self)
         _blocks.set((*_blocks.get(), self))
-        _of_block.set(self.name)
+        _set_for_block(self.name)
         return self
 
     def __exit__(
@@ -108,7 +111,7 @@ class default_algorithm(AbstractContextManager):  # noqa: N801 - read as a funct
         if self in blocks:
             del blocks[len(blocks) - 1 - blocks[::-1].index(self)]
         _blocks.set(tuple(blocks))
-        _of_block.set(blocks[-1].name if blocks else None)
+        _set_for_block(blocks[-1].name if blocks else None)
 
     def _enter_traced(self) -> default_algorithm:
         global _of_process, _of_traced_block
@@ -158,11 +161,17 @@ def _algorithm(asked: str) -> str:
     return current_algorithm() if asked == "auto" else asked
 
 
+def _set_for_block(name: str | None) -> None:
+    _of_block.set(name)
+    _C.set_thread_algorithm(name or "")  # for torch's operators (cnn_ext.enable)
+
+
 def _set_for_process(setting: default_algorithm) -> None:
     global _of_process
     with _lock:
         _settings.append((weakref.ref(setting), setting.name))
         _of_process = setting.name
+        _C.set_process_algorithm(_of_process)
         for_good = [i for i, (reference, _) in enumerate(_settings) if reference() is None]
         if for_good:  # what was set before it will not come back
             del _settings[: for_good[-1]]
@@ -174,6 +183,7 @@ def _take_back(setting: default_algorithm) -> None:
     with _lock:
         _settings[:] = [one for one in _settings if one[0]() is not setting]
         _of_process = _settings[-1][1] if _settings else "auto"
+        _C.set_process_algorithm(_of_process)
 
 
 def _opens_a_block(caller: FrameType) -> bool:

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <tuple>
 
 namespace cnn_ext {
 namespace {
@@ -18,6 +19,8 @@ bool is_verbose() {
 const bool verbose = is_verbose();
 std::mutex mutex;
 std::map<size_t, std::vector<Record>> open_traces;
+using Key = std::tuple<std::string, std::string, std::string>;  // op, pass, route
+std::map<size_t, std::map<Key, Total>> open_totals;
 size_t next_trace = 0;
 thread_local size_t workspace_bytes = 0;
 
@@ -49,6 +52,24 @@ std::vector<Record> end_trace(size_t trace) {
   return records;
 }
 
+size_t begin_totals() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  open_totals[next_trace];
+  ++traces;
+  return next_trace++;
+}
+
+std::vector<Total> end_totals(size_t totals) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = open_totals.find(totals);
+  if (found == open_totals.end()) return {};
+  std::vector<Total> all;
+  for (const auto& [key, total] : found->second) all.push_back(total);
+  open_totals.erase(found);
+  --traces;
+  return all;
+}
+
 void count_workspace(size_t bytes) { workspace_bytes += bytes; }
 
 void Traced::begin() {
@@ -66,6 +87,13 @@ void Traced::end() {
   const std::lock_guard<std::mutex> lock(mutex);
   if (verbose) print(record_);
   for (auto& [trace, records] : open_traces) records.push_back(record_);
+  for (auto& [name, totals] : open_totals) {
+    const Key key{record_.op, record_.pass, record_.route};
+    Total& total = totals.try_emplace(key, Total{record_.op, record_.pass, record_.route, 0, 0.0})
+                       .first->second;
+    ++total.calls;
+    total.milliseconds += record_.milliseconds;
+  }
 }
 
 std::string sizes_of(at::IntArrayRef sizes) {

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "torch_only.h"
+
 #pragma GCC visibility push(default)  // tests/cuda/emulation is linked with these
 
 namespace cnn_ext {
@@ -27,10 +29,20 @@ size_t begin_trace();
 // Ends it: the calls of all threads since it began.
 std::vector<Record> end_trace(size_t trace);
 
+// The same for the totals of all calls by operation, pass and route, which take no memory for a
+// call.
+struct Total {
+  std::string op, pass, route;
+  int64_t calls;
+  double milliseconds;
+};
+size_t begin_totals();
+std::vector<Total> end_totals(size_t totals);
+
 // Adds to the workspace of the call that this thread is in.
 void count_workspace(size_t bytes);
 
-// One call, from its construction to its end.
+// One call, from its construction to its end. What it asks of torch is torch's.
 class Traced {
  public:
   Traced() : on_(traces.load(std::memory_order_relaxed) > 0) {
@@ -52,6 +64,7 @@ class Traced {
   void begin();
   void end();
 
+  TorchOnly inside_;
   bool on_;
   Record record_{};
   size_t outer_ = 0;  // workspace of the call that this one is part of
