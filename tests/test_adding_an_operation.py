@@ -189,7 +189,18 @@ def built(tree: Path, folder: Path) -> None:
 
 def run_pytest(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
     """The tests of the operation in these files of the copy."""
-    pytest_ = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+    pytest_ = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--tb=short",
+        "--show-capture=no",
+    )
     return run(tree, *pytest_, "-k", NAME, *arguments)
 
 

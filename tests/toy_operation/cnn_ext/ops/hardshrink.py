@@ -63,8 +63,12 @@ class HardshrinkGradientFunction(Function):
 
     @staticmethod
     def backward(ctx, grad):
-        """The gradient of grad_output."""
-        return input_gradient(grad, *ctx.saved_tensors, ctx.lambd), None, None
+        """The gradient of grad_output. That of the input is zero.
+
+        Not None: compiled autograd of torch 2.14 would add it to the input's other gradients.
+        """
+        (input,) = ctx.saved_tensors
+        return input_gradient(grad, input, ctx.lambd), torch.zeros_like(input), None
 
     @staticmethod
     def vmap(info, in_dims, *arguments):
