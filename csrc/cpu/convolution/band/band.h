@@ -613,9 +613,8 @@ void gradient_tile(int64_t count, const BandRows& at, const T* gradients, const 
   kByCount[count - 1](at, gradients, band, offsets, sums, sums_row);
 }
 
-// Row blocks that a part of the sum has at least. Where vectors run along the cells each part adds
-// the lanes of its sums at the end.
-constexpr int64_t kPartBands = 2, kPartBandsOfLanes = 8;
+// Pixels that a part of the sum has at least: each part stores its sums element by element.
+constexpr int64_t kBandPartPixels = 4096;
 
 template <typename T>
 BandGradient plan_band_gradient(const Convolution& shape) {
@@ -634,9 +633,9 @@ BandGradient plan_band_gradient(const Convolution& shape) {
   if (channels > band.channels) channels = band.channels;
   if (channels < 1) channels = 1;
   cut.chunks = divide_up(shape.C, channels);
-  const int64_t of_part = band.along_filters ? kPartBands : kPartBandsOfLanes;
-  cut.splits = parts_of_sum(shape, shape.G * cut.chunks,
-                            of_part * divide_up(shape.out[1], band.row_blocks) * shape.out[2]);
+  cut.splits = parts_of_sum(shape, shape.G * cut.chunks, kBandPartPixels);
+  const int64_t bands = shape.N * shape.out[0] * band.row_blocks;
+  if (cut.splits > bands) cut.splits = power_of_two_below(bands);
   return cut;
 }
 

@@ -19,7 +19,8 @@ struct TileAxis {
 };
 
 constexpr int64_t kTileCells = 36;  // of a transformed tile
-constexpr int64_t kTileBlock = 56;  // tiles between two visits to a weight gradient's sums
+constexpr int64_t kTileBlock =
+    56;  // tiles, at most, between two visits to a weight gradient's sums
 
 // How F(m x m, r x r) of m + r = 7 is cut.
 struct Winograd {
@@ -28,6 +29,7 @@ struct Winograd {
   int64_t begin, end;  // the tiles that are cut into blocks: all, or those of a part of a sum
   int64_t block;       // tiles per block
   int64_t blocks;      // per group
+  int64_t step;        // tiles between two visits to a weight gradient's sums
   int64_t panels;      // of filters, per group
   // Elements from one of the 36 cells to the next: of the transformed filters of a panel, of a
   // block's transformed input (and from tile to tile in it), of what a block has for each filter of

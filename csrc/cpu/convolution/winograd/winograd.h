@@ -109,20 +109,20 @@ Winograd plan_winograd(const Convolution& shape, int64_t most_tiles, int64_t thr
   return plan;
 }
 
-// The same for a part of a weight gradient. Tiles are added to its sums kTileBlock at a time
-// whatever the block, so that the blocks do not change a sum. They are equal in all parts.
+// The same for a part of a weight gradient. Tiles are added to its sums `step` at a time whatever
+// the block, so that the blocks do not change a sum. Steps and blocks are equal in all parts.
 template <typename T>
 Winograd plan_winograd_gradient(const Convolution& shape, int64_t most_tiles, int64_t part,
                                 int64_t parts) {
   Winograd plan{};
   lay_tiles(shape, plan);
-  const int64_t steps = divide_up(plan.tiles(), kTileBlock);
-  const int64_t longest = divide_up(steps, parts);
-  const int64_t blocks = divide_up(longest * kTileBlock, round_up(most_tiles, kTileBlock));
-  plan.begin = part * steps / parts * kTileBlock;
-  plan.end = (part + 1) * steps / parts * kTileBlock;
-  if (plan.end > plan.tiles()) plan.end = plan.tiles();
-  lay_blocks<T>(shape, divide_up(longest, blocks) * kTileBlock, plan);
+  plan.begin = part * plan.tiles() / parts;
+  plan.end = (part + 1) * plan.tiles() / parts;
+  const int64_t longest = divide_up(plan.tiles(), parts), steps = divide_up(longest, kTileBlock);
+  plan.step = divide_up(longest, steps);
+  const int64_t in_block = (most_tiles + plan.step / 2) / plan.step;
+  const int64_t blocks = divide_up(steps, in_block > 1 ? in_block : 1);
+  lay_blocks<T>(shape, divide_up(steps, blocks) * plan.step, plan);
   return plan;
 }
 
@@ -557,8 +557,8 @@ void add_gradient_products(const Winograd& plan, int64_t count, int64_t panels, 
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   const int64_t channels = last - first, parts = divide_up(channels, kRows);
   for (int64_t cell = 0; cell < kTileCells; ++cell) {
-    for (int64_t t = 0; t < count; t += kTileBlock) {
-      const int64_t here = count - t < kTileBlock ? count - t : kTileBlock;
+    for (int64_t t = 0; t < count; t += plan.step) {
+      const int64_t here = count - t < plan.step ? count - t : plan.step;
       Finish<T> finish;
       finish.accumulate = accumulate || t > 0;
       for (int64_t part = 0; part < parts; ++part) {
