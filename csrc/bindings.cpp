@@ -10,6 +10,7 @@
 
 #include "cpu/convolution/route.h"
 #include "cpu/kernel_names.h"
+#include "cpu/tuning.h"
 #include "ops/enable.h"
 #include "ops/trace.h"
 #include "ops/without_cuda.h"
@@ -28,6 +29,18 @@ int64_t parallel_threads() {
   at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) { ++chunks; });
   return chunks;
 }
+
+#define CNN_EXT_TUPLE(name, unit, few, many, reason) \
+  pybind11::make_tuple(#name, unit, few, many, reason),
+std::vector<pybind11::tuple> kernel_tuning() { return {CNN_EXT_KERNEL_TUNING(CNN_EXT_TUPLE)}; }
+#undef CNN_EXT_TUPLE
+
+#define CNN_EXT_TUPLE(type, name, unit, value, reason) \
+  pybind11::make_tuple(#name, unit, cpu::name, reason),
+std::vector<pybind11::tuple> convolution_tuning() {
+  return {CNN_EXT_CONVOLUTION_TUNING(CNN_EXT_TUPLE)};
+}
+#undef CNN_EXT_TUPLE
 
 pybind11::dict build_facts() {
   pybind11::dict facts;
@@ -167,6 +180,10 @@ PYBIND11_MODULE(_C, m) {
   m.def("convolution_route", &route, "The route that a convolution takes under \"auto\".");
   m.def("convolution_rule", &rule,
         "What \"auto\" means: name, algorithm, when and why, row by row.");
+  m.def("kernel_tuning", &kernel_tuning,
+        "Constants of the kernels: name, unit, value with 16 vector registers, with 32, reason.");
+  m.def("convolution_tuning", &convolution_tuning,
+        "Constants of every instruction set: name, unit, value, reason.");
   m.def("begin_trace", &cnn_ext::begin_trace, "Starts a record of every call; returns its name.");
   m.def("end_trace", &end_trace, "Ends it; returns the calls.");
   m.def("begin_totals", &cnn_ext::begin_totals, "Starts totals of all calls; returns their name.");

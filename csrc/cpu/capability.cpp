@@ -1,10 +1,18 @@
 #include "capability.h"
 
+#include "check.h"
+
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
+#include <string>
 
 namespace cnn_ext::cpu {
+
+void failed_check(const char* file, int line, const char* what) {
+  throw std::logic_error(std::string(file) + ":" + std::to_string(line) + ": expected " + what);
+}
+
 namespace {
 
 constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "avx512_bf16"};

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "capability.h"
+#include "check.h"
 #include "elements.h"
 
 #define CNN_EXT_SLOT(name, result, arguments) result(*name) arguments;

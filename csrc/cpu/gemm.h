@@ -12,12 +12,9 @@
 
 #include "lanes.h"
 
-constexpr int64_t kAccumulators = 128 * 1024;  // elements that a weight-gradient task may hold
-
 template <typename T>
 struct Tile {
-  // Accumulators, two vectors of b and one broadcast element of a fill the register file.
-  static constexpr int kRows = CNN_EXT_VECTOR_REGISTERS == 32 ? 14 : 6;
+  static constexpr int kRows = kTileRows;
   static constexpr int kCols = 2 * Vec<T>::kLanes;
 };
 
@@ -63,8 +60,6 @@ inline __attribute__((always_inline)) void finish_tile(Vec<T> (&sum)[Rows][Vecto
 // A processor has too few registers for the address of every row: rows are reached from every fifth
 // of them, by a few multiples of lda. Where one pointer comes from is hidden from the compiler,
 // which would go back to one for every row and spill them.
-constexpr int kNear = 5;
-
 template <typename T>
 inline void hide(T*& pointer) {
   asm("" : "+r"(pointer));

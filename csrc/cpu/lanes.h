@@ -2,6 +2,7 @@
 // lanes of a vector are one of its axes. Included by isa/ (see vec.h).
 #pragma once
 
+#include "tuned.h"
 #include "vec.h"
 
 #if defined(__has_builtin)

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "../family.h"
+#include "tuning.h"
 
 namespace cnn_ext::cpu {
 

@@ -143,7 +143,6 @@ inline TapCut cut_taps(const Convolution& c) {
 // Whether a weight gradient pays tap by tap: at most three quarters of the products are with cells
 // of the input, and taps have some hundred pixels on the average.
 inline bool taps_pay(const Convolution& c) {
-  constexpr double kInside = 0.75, kPixels = 256.0;
   bool padded = false;
   for (int axis = 0; axis < kSpatial; ++axis) {
     const int64_t end = (c.out[axis] - 1) * c.stride[axis] - c.padding[axis] +
@@ -152,7 +151,7 @@ inline bool taps_pay(const Convolution& c) {
   }
   if (c.taps() == 1 || !padded) return false;
   const double inside = cut_taps(c).inside;
-  return inside <= kInside && inside * static_cast<double>(c.pixels()) >= kPixels;
+  return inside <= kInsideProducts && inside * static_cast<double>(c.pixels()) >= kTapPixels;
 }
 
 // f(one tap of the convolution, with the pixels whose windows it joins to a cell of the input; its

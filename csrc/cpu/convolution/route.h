@@ -95,8 +95,6 @@ struct Case {
   bool strided() const { return c.stride[1] > 1 || c.stride[2] > 1; }
 };
 
-constexpr int64_t kWinogradChannels = 16;  // fewer fill no vector
-
 // Whether Winograd takes at most `part` of the direct sum's multiplications: tiles reach over the
 // edges of small maps.
 inline bool winograd_saves(const Convolution& c, double part) {
@@ -113,8 +111,6 @@ inline bool winograd_saves(const Convolution& c, double part) {
 inline bool serves_winograd(const Case& k) {
   return k.precision != Precision::float64 && (winograd_serves(k.c) || winograd_serves_phases(k.c));
 }
-
-constexpr double kSavesAThird = 2.0 / 3, kSavesTwoThirds = 1.0 / 3;
 
 inline bool pays_winograd(const Case& k) {
   if (k.bfloat16()) return !k.weight_gradient && winograd_saves(k.c, kSavesTwoThirds);
@@ -149,8 +145,6 @@ inline bool transposing_groups_pays(const Convolution& c) {
   return narrow_groups(transposed);
 }
 
-constexpr int64_t kWholePanel = 32;  // filters, of a product in float32 with AVX-512
-
 inline bool serves_narrow_groups(const Case& k) {
   const bool transposed = k.bfloat16() && !k.weight_gradient && transposing_groups_pays(k.c);
   return narrow_groups(k.c) || transposed;
@@ -171,11 +165,6 @@ inline bool transposing_pays(const Convolution& c) {
 inline bool serves_transposed(const Case& k) { return k.transposable && !k.weight_gradient; }
 
 inline bool pays_transposed(const Case& k) { return transposing_pays(k.c); }
-
-constexpr double kGoodBand = 1 << 15;  // elements that a band serves well: they stay in the cache
-constexpr int64_t kFewTaps = 4;        // pack as fast as a band is copied
-constexpr int64_t kFewColumns = 16;    // filters: a panel of which would be more than half empty
-constexpr int64_t kFewFilters = 32;    // of a weight gradient
 
 inline bool serves_band(const Case& k) {
   const bool few_channels = k.c.C == 1 || (k.c.G > 1 && k.c.C < kWinogradChannels);
@@ -254,13 +243,13 @@ inline const Row& choose(const Case& k) {
 // The plan
 // ---------------------------------------------------------------------------------------------
 
-constexpr Regions kProductRegions{kSpatial, 0.75, 64};
-constexpr Regions kBandRegions{1, 0.97, 1024};  // a band holds all taps along the depth
+constexpr Regions kProductRegions{kSpatial, kInsideProducts, kRegionPixels};
+constexpr Regions kBandRegions{1, kInsideBand,
+                               kBandRegionPixels};  // a band holds all taps along the depth
 
 // An odd few channels of bfloat16 in channels_last, as a first layer has: their pairs are written
 // out anyway.
 inline bool padded_rows_pay(const Convolution& c) {
-  constexpr int64_t kFewChannels = 16;
   const bool together = c.input.c == 1 && c.G == 1 && c.dilation[2] == 1 && c.filter[2] > 1;
   return together && c.C < kFewChannels && c.C % 2 == 1;
 }

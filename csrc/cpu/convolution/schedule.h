@@ -9,9 +9,6 @@
 
 namespace cnn_ext::cpu {
 
-// Multiplications and additions, about as long as it takes to wake a thread.
-constexpr double kOperationsPerThread = 5e5;
-
 // How many of the threads at hand a convolution is worth.
 inline int64_t threads_worth(const Convolution& c, int64_t threads) {
   const double operations = 2.0 * c.pixels() * c.G * c.K * c.reduction();
@@ -25,18 +22,17 @@ inline int64_t power_of_two_below(int64_t most) {
   return result;
 }
 
-constexpr int64_t kPartTasks = 32;          // threads that find work in a weight gradient
-constexpr int64_t kPartElements = 1 << 20;  // of all parts: 4 MiB of float32
-
 // A weight gradient sums over pixels. Its sum is cut into parts, which are added in order at the
 // end: so many that `tasks` times the parts are enough for kPartTasks threads, but each part has
-// `pixels_of_part` pixels and all parts have at most kPartElements elements. A power of two, so
-// that as many threads have equal shares.
+// `pixels_of_part` pixels and all parts have at most kPartElements elements. Where there is one
+// task, there are two parts of fewer pixels, for two threads. A power of two, so that as many
+// threads have equal shares.
 inline int64_t parts_of_sum(const Convolution& c, int64_t tasks, int64_t pixels_of_part) {
   const int64_t elements = c.G * c.K * c.reduction();
   const int64_t wanted = divide_up(kPartTasks, tasks);
-  return power_of_two_below(
-      std::min({wanted, kPartElements / elements, c.pixels() / pixels_of_part}));
+  const int64_t parts = std::min({wanted, kPartElements / elements, c.pixels() / pixels_of_part});
+  const int64_t least = tasks == 1 && c.pixels() >= kTwoPartPixels ? 2 : 1;
+  return power_of_two_below(std::max(parts, least));
 }
 
 }  // namespace cnn_ext::cpu

@@ -6,9 +6,6 @@
 
 namespace cnn_ext::cpu {
 
-// Elements of the windows of one image: a product of whole windows has at most so many.
-constexpr int64_t kMostOfAnImage = 1 << 21;
-
 // Whether the windows lie side by side, each cell of the input in one at most.
 inline bool windows_tile(const Convolution& c) {
   bool strided = false;
@@ -28,10 +25,8 @@ inline bool windows_fit(const Convolution& c) {
     cells *= c.filter[axis];
     last += (c.filter[axis] - 1) * c.weight.spatial[axis];
   }
-  return last + 1 == cells && cells * c.out[0] * c.out[1] * c.out[2] <= kMostOfAnImage;
+  return last + 1 == cells && cells * c.out[0] * c.out[1] * c.out[2] <= kWindowElements;
 }
-
-constexpr int64_t kChannelsOfRows = 32;  // fewer are faster by whole windows
 
 // Whether the rows of windows side by side lie together, channels innermost: the input gradient of
 // such a row of every window is one product, written where it belongs.

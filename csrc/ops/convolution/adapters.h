@@ -33,8 +33,6 @@ inline Tensor empty_part(const Tensor& sizes, const Tensor& options, at::MemoryF
   return fresh_workspace(sizes.sizes(), options.options().memory_format(format));
 }
 
-constexpr int64_t kRoundedMemory = 1 << 22;  // elements in float32
-
 // The memory format of tensors with their channels innermost, or contiguous.
 inline at::MemoryFormat format_of(const Tensor& tensor, bool channels_last) {
   if (!channels_last) return at::MemoryFormat::Contiguous;
@@ -52,7 +50,7 @@ inline Tensor to_float32(const Tensor& tensor, bool channels_last) {
 template <typename F>
 void in_float32(const Tensor& input, const Tensor& result, bool channels_last, const F& f) {
   const auto format = format_of(result, channels_last);
-  each_images(input, result, kRoundedMemory, [&](const Tensor& from, const Tensor& to) {
+  each_images(input, result, cpu::kRoundedMemory, [&](const Tensor& from, const Tensor& to) {
     const Tensor some = to_float32(from, channels_last);
     const Tensor sums = empty_part(to, some, format);
     f(some, sums);
@@ -63,13 +61,11 @@ void in_float32(const Tensor& input, const Tensor& result, bool channels_last, c
 // From maps (N, rows, columns) to maps (N, columns, rows), each map dense.
 void transpose_maps(const Tensor& from, const Tensor& to, int64_t rows, int64_t columns);
 
-constexpr int64_t kTransposeMemory = 1 << 21;  // elements
-
 // f(input in channels_last, a fresh result in channels_last), transposed to `result`.
 template <typename F>
 void in_channels_last(const Tensor& input, const Tensor& result, const F& f) {
   const auto format = format_of(input, true);
-  each_images(input, result, kTransposeMemory, [&](const Tensor& from, const Tensor& to) {
+  each_images(input, result, cpu::kTransposeMemory, [&](const Tensor& from, const Tensor& to) {
     const int64_t N = from.size(0), C = from.size(1), K = to.size(1);
     const Tensor some = empty_part(from, from, format);
     transpose_maps(from, some, C, from.numel() / N / C);

@@ -105,8 +105,6 @@ const Pair* pair_filters(const Tensor& weight, cpu::Convolution& c, int64_t filt
                  {channels, channel_step}, weight, memory);
 }
 
-constexpr int64_t kPairMemory = 1 << 19;  // pairs of images at a time, per thread
-
 // f(their pairs, the first, how many) for some images at a time; `strides` become those of pairs.
 template <typename F>
 void each_paired(const Tensor& map, int64_t N, int64_t G, int64_t channels, const int64_t* spatial,
@@ -121,7 +119,7 @@ void each_paired(const Tensor& map, int64_t N, int64_t G, int64_t channels, cons
              {spatial[2], &strides.spatial[2]}}};
   };
   const int64_t image = G * cpu::divide_up(channels, 2) * spatial[0] * spatial[1] * spatial[2];
-  const int64_t memory = at::get_num_threads() * kPairMemory;
+  const int64_t memory = at::get_num_threads() * cpu::kPairMemory;
   const bool there = paired(from, axes(N), {channels, &strides.c});
   const int64_t images = there ? N : std::clamp<int64_t>(memory / image, 1, N);
   for (int64_t first = 0; first < N; first += images) {
@@ -163,7 +161,7 @@ void convolve_rows(const cpu::Convolution& shape, const Tensor& input, const Ten
   p.to_step[0] = c.input.n = image;
   c.C = c.filter[2] * pairs;
   c.filter[2] = 1;
-  const int64_t memory = at::get_num_threads() * kPairMemory;
+  const int64_t memory = at::get_num_threads() * cpu::kPairMemory;
   const int64_t images = std::clamp<int64_t>(memory / image, 1, c.N);
   for (int64_t first = 0; first < shape.N; first += images) {
     c.N = p.size[0] = std::min(images, shape.N - first);

@@ -360,7 +360,7 @@ void weight_gradient(Route route, const Tensor& g, const Tensor& x, const Parame
     route.in_float32 = false;
     const bool last = route.channels_last;
     Tensor sum;
-    each_images(x, g, kRoundedMemory, [&](const Tensor& xs, const Tensor& gs) {
+    each_images(x, g, cpu::kRoundedMemory, [&](const Tensor& xs, const Tensor& gs) {
       const Tensor single = to_float32(xs, last);
       const Tensor part = empty_part(dw, single, format_of(dw, last));
       weight_gradient(route, to_float32(gs, last), single, p, part);

@@ -24,12 +24,11 @@ void dense(const cpu::Convolution& shape, const T* input, const T* weight, const
     return;
   }
   if constexpr (!cpu::kPairs<T>) {
-    constexpr int64_t kColumns = 64;  // of a task
     const int64_t workspace_size = shape.pixels() * kernels.dense_columns(shape);
-    run_tasks<T>(cpu::divide_up(shape.K, kColumns), threads, workspace_size, like,
+    run_tasks<T>(cpu::divide_up(shape.K, cpu::kDenseTask), threads, workspace_size, like,
                  [&](int64_t first, int64_t last, T* workspace) {
-                   kernels.dense_by_channels(p, first * kColumns,
-                                             std::min(last * kColumns, shape.K), workspace);
+                   kernels.dense_by_channels(p, first * cpu::kDenseTask,
+                                             std::min(last * cpu::kDenseTask, shape.K), workspace);
                  });
   }
 }

@@ -10,9 +10,6 @@
 
 namespace cnn_ext {
 
-constexpr int64_t kTileMemory =
-    1 << 20;  // elements of windows at a time, unless one image has more
-
 template <typename T>
 void input_gradient_by_window_rows(const cpu::Convolution& c, const T* grad_output, const T* weight,
                                    T* grad_input, const Tensor& result) {
@@ -73,7 +70,7 @@ void input_gradient_by_whole_windows(const cpu::Convolution& c, const T* grad_ou
     to.append({c.input.spatial[axis], c.stride[axis] * c.input.spatial[axis]});
   }
   if (!covered) result.zero_();
-  const int64_t images = std::clamp<int64_t>(kTileMemory / g.output.n, 1, c.N);
+  const int64_t images = std::clamp<int64_t>(cpu::kWindowMemory / g.output.n, 1, c.N);
   const Tensor windows = fresh_workspace({images * g.output.n}, result.options());
   for (int64_t n = 0; n < c.N; n += images) {
     size[0] = g.N = std::min(images, c.N - n);

@@ -15,20 +15,10 @@
 namespace cnn_ext {
 namespace {
 
-constexpr int64_t kOwnBlock = 28;             // tiles
-constexpr int64_t kLeastShared = 56;          // tiles: each block reads or makes all filters
-constexpr int64_t kOwnFilters = 1 << 20;      // elements, transformed
-constexpr int64_t kKeptFilters = 1 << 22;     // elements: read again for every shared block
-constexpr int64_t kPhaseMemory = 1 << 21;     // elements of images by phases
-constexpr int64_t kWinogradMemory = 1 << 20;  // elements of a shared block, per thread
-constexpr int64_t kPartSums = 1 << 20;        // elements of the sums of all parts, if more than two
-constexpr int64_t kPartTiles = 48;            // that a part has at least
-constexpr int64_t kGroupSums = 1 << 18;       // elements of a group's sums that a thread keeps
-
 // How many tiles a block has that all threads share.
 int64_t shared_block(const cpu::Convolution& shape, int64_t memory, int64_t threads) {
   const int64_t most = memory * threads / (cpu::kTileCells * (shape.C + 64 * threads));
-  return std::max(most, kLeastShared);
+  return std::max(most, cpu::kSharedBlock);
 }
 
 int64_t transformed_filters(const cpu::Convolution& shape) {
@@ -47,10 +37,10 @@ struct WinogradCut {
 template <typename T>
 WinogradCut schedule_winograd(const cpu::Convolution& shape, int64_t threads) {
   const auto& kernels = cpu::kernels<cpu::WinogradKernels<T>>();
-  const WinogradCut own{kernels.plan_winograd(shape, kOwnBlock, threads), false};
-  const bool small = transformed_filters(shape) <= kOwnFilters;
+  const WinogradCut own{kernels.plan_winograd(shape, cpu::kOwnBlock, threads), false};
+  const bool small = transformed_filters(shape) <= cpu::kOwnFilters;
   if (small && own.plan.blocks * shape.G >= threads) return own;
-  const int64_t tiles = shared_block(shape, kWinogradMemory, threads);
+  const int64_t tiles = shared_block(shape, cpu::kWinogradMemory, threads);
   return {kernels.plan_winograd(shape, tiles, threads), true};
 }
 
@@ -62,17 +52,18 @@ struct WinogradGradientCut {
   Share share;
 };
 
-// Elements of a shared block of a weight gradient, per thread. The larger was chosen on Zen 4. On
-// Zen 3 the smaller makes VGG 3_2 1.2 times faster (2026-11-29).
 int64_t gradient_memory() {
-  return cpu::capability() >= cpu::Capability::avx512 ? 7 << 18 : 1 << 20;
+  const bool wide = cpu::capability() >= cpu::Capability::avx512;
+  return wide ? cpu::kWideGradientMemory : cpu::kGradientMemory;
 }
 
 int64_t parts_of_tiles(const cpu::Convolution& shape, const cpu::Winograd& plan) {
   const int64_t filters = transformed_filters(shape);
-  if (filters > kOwnFilters) return 1;
-  const int64_t most = std::max<int64_t>(2, kPartSums / filters);
-  return cpu::power_of_two_below(std::min({cpu::kPartTasks, most, plan.tiles() / kPartTiles}));
+  if (filters > cpu::kOwnFilters) return 1;
+  const int64_t tiles = plan.tiles();
+  const int64_t parts =
+      std::min({cpu::kPartTasks, cpu::kPartElements / filters, tiles / cpu::kPartTiles});
+  return cpu::power_of_two_below(std::max(parts, std::min<int64_t>(2, tiles / cpu::kHalfTiles)));
 }
 
 WinogradGradientCut schedule_winograd_gradient(const cpu::Convolution& shape, int64_t threads) {
@@ -85,8 +76,8 @@ WinogradGradientCut schedule_winograd_gradient(const cpu::Convolution& shape, in
   // block holds all tiles.
   const bool whole = parts == 1 && plan.tiles() <= own;
   const bool groups = shape.G % threads == 0 || shape.G >= 4 * threads;
-  if (groups && filters <= kOwnFilters && whole) return {own, parts, Share::groups};
-  if (groups && filters <= kGroupSums) return {cpu::kTileBlock, parts, Share::groups};
+  if (groups && filters <= cpu::kOwnFilters && whole) return {own, parts, Share::groups};
+  if (groups && filters <= cpu::kThreadSums) return {cpu::kTileBlock, parts, Share::groups};
   if (parts > 1 && parts % threads == 0) return {cpu::kTileBlock, parts, Share::parts};
   return {shared_block(shape, gradient_memory(), threads), parts, Share::panels};
 }
@@ -116,7 +107,7 @@ void winograd(const cpu::Convolution& shape, const T* input, const T* weight, co
   cpu::WinogradForward<T> p{shape, plan, input, weight, bias, const_cast<T*>(frozen), output};
   Tensor filters;
   const int64_t filters_size = panels * cpu::kTileCells * plan.filter_cell;
-  const bool kept = plan.blocks > 1 && (!shared || filters_size <= kKeptFilters);
+  const bool kept = plan.blocks > 1 && (!shared || filters_size <= cpu::kKeptFilters);
   if (kept && frozen == nullptr) {
     filters = fresh_workspace({filters_size}, like.options());
     p.filters = filters.mutable_data_ptr<T>();
@@ -287,7 +278,7 @@ struct Phases {
   Phases(const cpu::Convolution& c, const Tensor& like) : shape(c), phased(cpu::of_phases(c)) {
     const int64_t plane = phased.in[1] * phased.in[2], taps = phased.taps();
     image = c.G * phased.C * plane;
-    images = std::clamp<int64_t>(kPhaseMemory / image, 1, c.N);
+    images = std::clamp<int64_t>(cpu::kPhaseMemory / image, 1, c.N);
     phased.input = {image, phased.C * plane, plane, {0, phased.in[2], 1}};
     phased.weight = {phased.K * phased.C * taps, phased.C * taps, taps, {0, phased.filter[2], 1}};
     memory = fresh_workspace({images * image}, like.options());

@@ -21,26 +21,14 @@
 // Accumulators, and the vectors and broadcast elements that meet in them, fill the register file.
 template <typename T>
 struct BandTile {
-  static constexpr bool kMany = CNN_EXT_VECTOR_REGISTERS == 32;
-  static constexpr int kFilters = kMany ? 8 : 6;  // at most, of a forward tile
-  static constexpr int kSums = kMany ? 24 : 12;   // vectors, at most
-  static constexpr int kMostVectors = 12;         // of cells; a tile has a divisor of that
-  static constexpr int64_t kWidest = kMostVectors * Vec<T>::kLanes;
-  static constexpr int kGradientFilters = kMany ? 6 : 4;  // of a weight gradient's tile
-  static constexpr int kGradientEntries = kMany ? 4 : 3;
+  static constexpr int64_t kWidest = kBandVectors * Vec<T>::kLanes;
 
   static constexpr int vectors(int filters) {
-    int count = kMostVectors;
-    while (kMostVectors % count != 0 || count * filters > kSums) --count;
+    int count = kBandVectors;
+    while (kBandVectors % count != 0 || count * filters > kBandSums) --count;
     return count;
   }
 };
-
-constexpr int64_t kBandBytes = 24 << 10;  // of a band, where a block of channels can be so small
-constexpr int64_t kGradientBandBytes = 96 << 10;  // likewise; each block copies the gradients anew
-constexpr int64_t kBandCells = 160;               // of a row block, at least, if there are
-constexpr int64_t kGradientCells = 512;  // of a weight gradient's, where vectors run along them
-constexpr int64_t kPanelSteps = 256;     // of a panel of filters that stays in the cache
 
 // The distinct phases that the taps of an axis fall into, and where a tap lies in its phase.
 struct PhasedAxis {
@@ -128,7 +116,7 @@ template <typename T>
 Band plan_band(const Convolution& shape) {
   Band band = plan_rows<T>(shape, kBandCells, kPanelSteps, kBandBytes, Vec<T>::kLanes);
   const int64_t pixels = band.rows * shape.out[2], cells = band.rows * band.pitch;
-  band.panel = band.along_filters ? Tile<T>::kCols : BandTile<T>::kFilters;
+  band.panel = band.along_filters ? Tile<T>::kCols : kBandFilters;
   band.panels = divide_up(shape.K, band.panel);
   band.sums_row = band.along_filters ? Tile<T>::kCols : round_up(cells, BandTile<T>::kWidest);
   band.panel_sums = band.sums_row * (band.along_filters ? pixels : band.panel);
@@ -476,6 +464,8 @@ void store_pixels(const Convolution& shape, const T* from, FilterRange k, const 
 template <typename T>
 void convolve_bands(const ConvolutionForward<T>& p, const Band& band, int64_t first, int64_t last,
                     T* workspace) {
+  CNN_EXT_CHECK_TASKS(first, last, band.tasks(p.shape));
+  CNN_EXT_CHECK_ALIGNED(workspace);
   const Convolution& shape = p.shape;
   T* const cells = workspace;
   const int64_t size = round_up(band.size, 16) + BandTile<T>::kWidest;
@@ -559,7 +549,7 @@ template <typename T, int Filters>
 void gradient_tile(const BandRows& at, const T* gradients, const T* band, const int32_t* offsets,
                    T* sums, int64_t sums_row) {
   using V = Vec<T>;
-  constexpr int kLanes = V::kLanes, kEntries = BandTile<T>::kGradientEntries;
+  constexpr int kLanes = V::kLanes, kEntries = kBandGradientEntries;
   V sum[Filters][kEntries];
 #pragma GCC unroll 8
   for (int i = 0; i < Filters; ++i) {
@@ -613,9 +603,6 @@ void gradient_tile(int64_t count, const BandRows& at, const T* gradients, const 
   kByCount[count - 1](at, gradients, band, offsets, sums, sums_row);
 }
 
-// Pixels that a part of the sum has at least: each part stores its sums element by element.
-constexpr int64_t kBandPartPixels = 4096;
-
 template <typename T>
 BandGradient plan_band_gradient(const Convolution& shape) {
   constexpr int64_t kLanes = Vec<T>::kLanes, kCols = Tile<T>::kCols;
@@ -651,7 +638,7 @@ void schedule_band_gradient(const Convolution& shape, BandGradient& cut, int64_t
   band.channels = divide_up(shape.C, cut.chunks);
   band.blocks = cut.chunks = divide_up(shape.C, band.channels);
   lay_band(shape, band);
-  const int64_t side = band.along_filters ? Tile<T>::kRows : BandTile<T>::kGradientEntries;
+  const int64_t side = band.along_filters ? Tile<T>::kRows : kBandGradientEntries;
   cut.entries = round_up(band.channels * shape.taps(), side);
   cut.gradient_row = band.along_filters ? kCols : round_up(shape.out[2], kLanes);
   cut.gradient_panel = band.rows * (band.along_filters ? shape.out[2] * kCols : cut.gradient_row);
@@ -670,8 +657,8 @@ template <typename T>
 void add_along_cells(const Convolution& shape, const BandGradient& cut, const T* grad_output,
                      int64_t rows, const T* cells, const int32_t* offsets, int64_t entries,
                      T* gradients, T* sums) {
-  constexpr int64_t kFilters = BandTile<T>::kGradientFilters;
-  constexpr int64_t kEntries = BandTile<T>::kGradientEntries;
+  constexpr int64_t kFilters = kBandGradientFilters;
+  constexpr int64_t kEntries = kBandGradientEntries;
   const FeatureMapStrides& s = shape.output;
   const int64_t sums_row = cut.entries * Vec<T>::kLanes;
   for (int64_t row = 0; row < rows; ++row) {
@@ -739,6 +726,8 @@ void add_along_filters(const Convolution& shape, const BandGradient& cut, const 
 template <typename T>
 void band_weight_gradient(const ConvolutionWeightGradient<T>& p, const BandGradient& cut,
                           int64_t first, int64_t last, T* workspace) {
+  CNN_EXT_CHECK_TASKS(first, last, cut.tasks(p.shape.G));
+  CNN_EXT_CHECK_ALIGNED(workspace);
   constexpr int64_t kLanes = Vec<T>::kLanes, kCols = Tile<T>::kCols;
   const Convolution& shape = p.shape;
   const Band& band = cut.band;
@@ -747,7 +736,7 @@ void band_weight_gradient(const ConvolutionWeightGradient<T>& p, const BandGradi
   T* const cells = workspace;
   T* const gradients = cells + size;
   T* const sums = gradients + round_up(panels * cut.gradient_panel, 16);
-  int32_t offsets[kBandSteps + BandTile<T>::kGradientEntries];
+  int32_t offsets[kBandSteps + kBandGradientEntries];
   const int64_t bands = shape.N * shape.out[0] * band.row_blocks;
 
   for (int64_t task = first; task < last; ++task) {
@@ -758,7 +747,7 @@ void band_weight_gradient(const ConvolutionWeightGradient<T>& p, const BandGradi
     const int64_t c1 = c0 + band.channels < shape.C ? c0 + band.channels : shape.C;
     const int64_t entries = (c1 - c0) * shape.taps();
     band_offsets(shape, band, c1 - c0, offsets);
-    for (int64_t i = 0; i < BandTile<T>::kGradientEntries; ++i) {
+    for (int64_t i = 0; i < kBandGradientEntries; ++i) {
       offsets[entries + i] = offsets[0];  // fills the last tile, to be forgotten
     }
     for (int64_t i = 0; i < cut.sums; ++i) sums[i] = T(0);

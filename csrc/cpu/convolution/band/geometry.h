@@ -9,8 +9,6 @@
 
 namespace cnn_ext::cpu {
 
-constexpr int64_t kBandSteps = 1024;  // of the sum that a block of channels may have
-
 // How direct convolution is cut into bands (band.h). Sizes are in elements.
 struct Band {
   bool along_filters;  // whether vectors run along the filters, or else along the cells of the band
@@ -58,8 +56,6 @@ inline double least_band(const Convolution& c) {
   }
   return size;
 }
-
-constexpr double kMostBand = 1 << 22;  // of what direct convolution serves at all
 
 inline bool direct_serves(const Convolution& c) {
   return c.taps() <= kBandSteps && least_band(c) <= kMostBand;

@@ -6,10 +6,6 @@
 #include "../../gemm.h"
 #include "../pack.h"
 
-constexpr int kDenseFilters = CNN_EXT_VECTOR_REGISTERS == 32 ? 6 : 3;  // of a tile of sums,
-constexpr int kDensePixels = CNN_EXT_VECTOR_REGISTERS == 32 ? 4 : 3;   // which registers hold
-constexpr int64_t kDenseChannels = 2048;  // between two visits to the output
-
 // sums[q * kDenseFilters + i] = the inner product of pixel q and filter i.
 template <typename T, int Pixels>
 void inner_products(int64_t channels, const T* const* filters, const T* x, int64_t pixel_step,
@@ -68,6 +64,7 @@ struct InnerProducts<T, std::integer_sequence<int, Less...>> {
 // Filters first <= k < last of a convolution whose pixels and filters have their channels together.
 template <typename T>
 void dense(const ConvolutionForward<T>& p, int64_t first, int64_t last) {
+  CNN_EXT_CHECK_TASKS(first, last, p.shape.K);
   using Pixels = std::make_integer_sequence<int, kDensePixels>;
   const Convolution& c = p.shape;
   const int64_t pixels = c.pixels(), from_step = c.input.spatial[2];
@@ -100,11 +97,6 @@ void dense(const ConvolutionForward<T>& p, int64_t first, int64_t last) {
     }
   }
 }
-
-constexpr int64_t kDenseBlock = 256;     // channels between two visits to the output,
-constexpr int kDenseSteps = 8;           // of which so many are added at a time
-constexpr int64_t kDenseSums = 1 << 16;  // that a block holds, about
-constexpr int64_t kDenseColumns = 4096;  // that it has, at most
 
 // to[q][k] (+)= the sum of x[q][c] * filters[c][k] over so many channels c, for Pixels pixels q.
 template <typename T, int Pixels, int Channels>
@@ -151,6 +143,8 @@ int64_t dense_columns(const Convolution& c) {
 // workspace: pixels() * dense_columns() elements.
 template <typename T>
 void dense_by_channels(const ConvolutionForward<T>& p, int64_t first, int64_t last, T* workspace) {
+  CNN_EXT_CHECK_TASKS(first, last, p.shape.K);
+  CNN_EXT_CHECK_ALIGNED(workspace);
   using Pixels = std::make_integer_sequence<int, kDensePixels>;
   using V = Vec<T>;
   const Convolution& c = p.shape;
@@ -187,17 +181,17 @@ void dense_by_channels(const ConvolutionForward<T>& p, int64_t first, int64_t la
   }
 }
 
-constexpr int64_t kDenseCells = 1 << 16;  // of the pixels, that the cache keeps
-
 // Rows first <= k < last of the weight gradient of few pixels: a product with few steps, whose
 // result is written once, tile by tile.
 template <typename T>
 void dense_weight_gradient(const ConvolutionWeightGradient<T>& p, int64_t first, int64_t last) {
+  CNN_EXT_CHECK_TASKS(first, last, p.shape.K);
+  CNN_EXT_CHECK(p.shape.pixels() <= kManyInputs);
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   const Convolution& c = p.shape;
   const int64_t pixels = c.pixels(), step = c.input.spatial[2];
   const int64_t block = round_up(kDenseCells / pixels, kCols);
-  T gradients[kFewPixels * kRows], last_cells[kFewPixels * kCols], tile[kRows * kCols];
+  T gradients[kManyInputs * kRows], last_cells[kManyInputs * kCols], tile[kRows * kCols];
   for (int64_t c0 = 0; c0 < c.C; c0 += block) {
     const int64_t c1 = c0 + block < c.C ? c0 + block : c.C;
     const int64_t rest = c1 % kCols;  // of the last block, beside whole tiles

@@ -6,18 +6,16 @@
 
 namespace cnn_ext::cpu {
 
-constexpr int64_t kFewPixels = 256;  // that a dense product has, at most
-
 // Few pixels, all of them cells of the input, with so many filters that packing these would take
 // longer than multiplying: a dense layer's product, or that of the last maps of one image.
 inline bool few_pixels(const Convolution& c) {
-  constexpr int64_t kLeast = 1 << 17, kMany = 1 << 22;  // numbers of the filters
   for (int axis = 0; axis < kSpatial; ++axis) {
     if (c.padding[axis] != 0 || (c.out[axis] - 1) * c.stride[axis] >= c.in[axis]) return false;
   }
   if (c.G != 1 || c.taps() != 1 || c.pixels() != c.out[2] || c.stride[2] != 1) return false;
   const int64_t filters = c.K * c.C;
-  return filters >= kLeast && c.pixels() <= (filters > kMany ? kFewPixels : 64);
+  return filters >= kDenseWeights &&
+         c.pixels() <= (filters > kManyWeights ? kManyInputs : kDenseInputs);
 }
 
 // Whether they are multiplied without packing: filters have their channels together, or channels

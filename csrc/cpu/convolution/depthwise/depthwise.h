@@ -19,12 +19,6 @@ inline int64_t divide_down(int64_t a, int64_t b) { return a >= 0 ? a / b : -divi
 inline int64_t remainder_down(int64_t a, int64_t b) { return a - divide_down(a, b) * b; }
 
 // Vectors of neighbouring groups, two at a time where registers allow.
-constexpr int kVectorsAtOnce = CNN_EXT_VECTOR_REGISTERS == 32 ? 2 : 1;
-constexpr int kTapsAtOnce = 9;  // of the weight gradient
-constexpr int64_t kRowsAtOnce = 4;
-constexpr int64_t kDepthwiseBytes = 24 << 10;        // of the rows kept: a vector at a time, or
-constexpr int64_t kDepthwiseGroupBytes = 192 << 10;  // where groups are innermost, many
-constexpr int64_t kDepthwiseFilters = 1 << 15;       // elements of a block in place
 
 // The two maps of a pass: where cells are read, and where they are written.
 struct DepthwisePass {
@@ -72,8 +66,6 @@ inline void cut_rows(Depthwise& cut, int64_t rows, int64_t blocks) {
   cut.rows = divide_up(rows, blocks < rows ? blocks : rows);
   cut.row_blocks = divide_up(rows, cut.rows);
 }
-
-constexpr int64_t kPartRows = 16;  // that a part of the weight gradient's sum has at least
 
 template <typename T>
 Depthwise plan_depthwise(const Convolution& shape, bool gradient) {
@@ -707,6 +699,8 @@ void depthwise_by_rows(const ConvolutionForward<T>& p, const Depthwise& cut, int
 template <typename T>
 void depthwise(const ConvolutionForward<T>& p, const Depthwise& cut, int64_t first, int64_t last,
                Sum<T>* workspace) {
+  CNN_EXT_CHECK_TASKS(first, last, cut.tasks(p.shape));
+  CNN_EXT_CHECK_ALIGNED(workspace);
   if (cut.in_place) return depthwise_in_place(p, cut, first, last);
   if constexpr (std::is_same_v<T, Sum<T>>) depthwise_by_rows(p, cut, first, last, workspace);
 }
@@ -953,6 +947,8 @@ void store_depthwise_sums(const ConvolutionWeightGradient<T>& p, const Depthwise
 template <typename T>
 void depthwise_weight_gradient(const ConvolutionWeightGradient<T>& p, const Depthwise& cut,
                                int64_t first, int64_t last, Sum<T>* workspace) {
+  CNN_EXT_CHECK_TASKS(first, last, cut.blocks * cut.splits);
+  CNN_EXT_CHECK_ALIGNED(workspace);
   constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
   const Convolution& c = p.shape;
   const DepthwisePass pass{c, false};

@@ -9,8 +9,6 @@
 
 namespace cnn_ext::cpu {
 
-constexpr int64_t kDirectTaps = 64;  // filters up to 8 x 8 have a depthwise kernel
-
 // Depthwise kernels take the channels of wider groups as groups of one. The strides of the weight
 // stay those of the groups.
 inline Convolution groups_of_one(Convolution c) {
@@ -45,10 +43,6 @@ struct Depthwise {
   }
   int64_t tasks(const Convolution& c) const { return blocks * maps(c); }
 };
-
-constexpr int64_t kShortRow = 16;             // pixels: of a vector in float32
-constexpr int64_t kDepthwiseColumns = 512;    // of the result, at once
-constexpr int64_t kDepthwiseCells = 1 << 16;  // of the input rows that are kept, at most
 
 // Whether depthwise.h serves groups: of one channel and one filter, or a few and as many (more of
 // them with AVX-512, whose vectors they fill), whose windows' rows a cache can keep. Of maps in

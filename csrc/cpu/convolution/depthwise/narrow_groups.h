@@ -13,8 +13,6 @@ struct DepthwiseTap {
   int64_t cells, weight;
 };
 
-constexpr int kPixelsAtOnce = 8;
-
 // Neighbouring cells of a result, and the taps that they all have.
 template <typename T>
 struct DepthwiseRun {
@@ -289,7 +287,6 @@ inline __attribute__((always_inline)) void add_group_products(const GroupProduct
 }
 
 // As many sums at once as registers hold; all members, in parts.
-constexpr int kGroupSums = CNN_EXT_VECTOR_REGISTERS == 32 ? 24 : 8;
 constexpr int members_at_once(int most) {
   return most >= 16 ? 16 : most >= 8 ? 8 : most >= 4 ? 4 : 2;
 }
@@ -332,7 +329,6 @@ constexpr GroupKernels<T> group_kernels_of(std::integer_sequence<int, Less...>) 
 }
 
 // Wider groups are not asked for where registers are few: see `narrow_groups`.
-constexpr int kWidestGroup = CNN_EXT_VECTOR_REGISTERS == 32 ? 32 : 8;
 
 template <typename T>
 const GroupKernels<T>& group_kernels(int64_t width) {

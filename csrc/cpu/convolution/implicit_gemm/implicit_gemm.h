@@ -12,13 +12,6 @@
 #include "../pairs/pairs.h"
 #endif
 
-constexpr int64_t kReductionBlock =
-    256;                                 // entries per block: a packed panel of patches stays in L1
-constexpr int64_t kPixelBlock = 128;     // pixels per task: the packed block stays in L2
-constexpr int64_t kCachePage = 4096;     // bytes
-constexpr int64_t kChunk = 360;          // about the root of that
-constexpr int64_t kFiltersInPlace = 64;  // multiplied where they lie by a weight gradient
-
 // Whether the pixels are cells of the input, read without padding, in rows of at least `length`, or
 // in one.
 inline bool in_rows(const Convolution& shape, int64_t length) {
@@ -106,6 +99,8 @@ int64_t forward_workspace(const Blocking& cut) {
 // Packs panels first <= i < last, counted over all groups.
 template <typename T>
 void pack_all_filters(const GemmForward<T>& p, int64_t first, int64_t last) {
+  CNN_EXT_CHECK_TASKS(first, last, p.shape.G * p.blocking.panels);
+  CNN_EXT_CHECK_ALIGNED(p.packed);
   for (int64_t i = first; i < last; ++i) {
     pack_filters(p, i / p.blocking.panels, i % p.blocking.panels);
   }
@@ -228,6 +223,8 @@ void convolve_in_place(const GemmForward<T>& p, int64_t g, const Run* runs, int6
 // Tasks first <= i < last. workspace: forward_workspace elements, 64-byte aligned.
 template <typename T>
 void convolve(const GemmForward<T>& p, int64_t first_task, int64_t last_task, T* workspace) {
+  CNN_EXT_CHECK_TASKS(first_task, last_task, p.blocking.tasks(p.shape.G));
+  CNN_EXT_CHECK_ALIGNED(workspace);
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   const Convolution& shape = p.shape;
   const Blocking& cut = p.blocking;
@@ -325,9 +322,6 @@ void convolve(const GemmForward<T>& p, int64_t first_task, int64_t last_task, T*
     }
   }
 }
-
-// Pixels that a part of the sum has at least: adding the parts then costs little.
-constexpr int64_t kPartPixels = 512;
 
 template <typename T>
 GradientBlocking plan_weight_gradient(const Convolution& shape) {
@@ -447,6 +441,8 @@ inline void store_matrix(const T* from, int64_t from_row, int64_t rows, int64_t 
 template <typename T>
 void weight_gradient(const GemmWeightGradient<T>& p, int64_t first_task, int64_t last_task,
                      T* workspace) {
+  CNN_EXT_CHECK_TASKS(first_task, last_task, p.blocking.tasks(p.shape.G));
+  CNN_EXT_CHECK_ALIGNED(workspace);
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   const Convolution& shape = p.shape;
   const GradientBlocking& cut = p.blocking;

@@ -19,8 +19,6 @@ struct TileAxis {
 };
 
 constexpr int64_t kTileCells = 36;  // of a transformed tile
-constexpr int64_t kTileBlock =
-    56;  // tiles, at most, between two visits to a weight gradient's sums
 
 // How F(m x m, r x r) of m + r = 7 is cut.
 struct Winograd {

@@ -13,10 +13,7 @@
 
 constexpr int kSide = 6;  // cells of a transformed tile along each axis
 static_assert(kSide * kSide == kTileCells);
-constexpr int64_t kStripTiles = 8;  // neighbouring tiles gathered at once: a strip stays in L1
 constexpr int64_t kStripCells = kStripTiles * 4 + 2;
-constexpr int64_t kChannelBlock = 64;  // channels between two visits to the sums
-constexpr int64_t kGroupFilters = 64;  // whose products share a stretch of tiles while it is in L1
 
 // One axis of the transforms, over vectors of channels. `spread` is B^T d, `evaluate` G g, and
 // `collect` A^T s.
@@ -329,6 +326,7 @@ void transform_filters(const WinogradForward<T>& p, int64_t g, int64_t panel, in
 // The transformed filters of panels first <= i < last, counted over all groups, to p.filters.
 template <typename T>
 void winograd_filters(const WinogradForward<T>& p, int64_t first, int64_t last) {
+  CNN_EXT_CHECK_TASKS(first, last, p.shape.G * p.plan.panels);
   const Winograd& plan = p.plan;
   for (int64_t i = first; i < last; ++i) {
     transform_filters(p, i / plan.panels, i % plan.panels, 0, p.shape.C,
@@ -345,6 +343,8 @@ void winograd_filters(const WinogradForward<T>& p, int64_t first, int64_t last) 
 template <typename T>
 void winograd_input(const Convolution& shape, const Winograd& plan, const T* input, int64_t block,
                     int64_t first, int64_t last, T* to) {
+  CNN_EXT_CHECK_TASKS(first, last, vectors<T>(shape.C));
+  CNN_EXT_CHECK(0 <= block && block < plan.blocks);
   using V = typename Vec<T>::Lanes;
   constexpr int64_t kLanes = Vec<T>::kLanes;
   const Plane plane = plane_of<T>(shape, plan, false);
@@ -502,6 +502,8 @@ int64_t winograd_workspace(const Winograd& plan) {
 template <typename T>
 void winograd_panels(const WinogradForward<T>& p, int64_t g, int64_t block, int64_t first,
                      int64_t last, const T* tiles, T* workspace) {
+  CNN_EXT_CHECK_TASKS(first, last, p.plan.panels);
+  CNN_EXT_CHECK(0 <= block && block < p.plan.blocks);
   constexpr int64_t kRows = Tile<T>::kRows, kCols = Tile<T>::kCols;
   const Winograd& plan = p.plan;
   const int64_t count = tiles_in_block(plan, block), C = p.shape.C;
@@ -645,6 +647,7 @@ template <typename T>
 void winograd_gradient_panel(const WinogradWeightGradient<T>& p, int64_t g, int64_t block,
                              int64_t panel, const T* tiles, T* gradients, T* sums,
                              bool accumulate) {
+  CNN_EXT_CHECK(0 <= block && block < p.plan.blocks && 0 <= panel && panel < p.plan.panels);
   winograd_gradient(p, g, block, panel, gradients);
   add_gradient_products(p.plan, tiles_in_block(p.plan, block), 1, 0, p.shape.C, tiles, gradients,
                         sums, p.plan.sums_cell, accumulate);
@@ -658,8 +661,6 @@ void winograd_weight(const WinogradWeightGradient<T>& p, int64_t g, int64_t pane
 
 // Where one block holds all tiles, sums are complete at once: those of some channels, which stay in
 // the cache. Two panels take turns where tiles are so many that the cache holds neither's.
-constexpr int64_t kWeightChannels = 64;
-constexpr int64_t kManyTiles = 128;
 
 template <typename T>
 constexpr int64_t kOwnSumsCell = kWeightChannels * Tile<T>::kCols + Vec<T>::kLanes;
@@ -676,6 +677,8 @@ int64_t winograd_weight_workspace(const Winograd& plan) {
 template <typename T>
 void winograd_weight_panels(const WinogradWeightGradient<T>& p, int64_t g, int64_t first,
                             int64_t last, const T* tiles, T* workspace) {
+  CNN_EXT_CHECK_TASKS(first, last, p.plan.panels);
+  CNN_EXT_CHECK(p.plan.blocks == 1);
   const Winograd& plan = p.plan;
   const int64_t most = weight_panels(plan), sums_size = kTileCells * kOwnSumsCell<T>;
   T* const gradients = workspace + most * sums_size;
