@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import sysconfig
 from pathlib import Path
 
@@ -121,7 +122,8 @@ def requirements(extra: str) -> list[str]:
 
 
 def build() -> None:
-    """Incremental: ninja compiles what changed."""
+    """Incremental: ninja compiles what changed. Prints how long it took, for CI's log to tell."""
+    start = time.monotonic()
     run(
         PYTHON,
         "-m",
@@ -135,6 +137,7 @@ def build() -> None:
         ROOT,
         why="building the C++ operations ...",
     )
+    print(f"cnn_ext: built in {time.monotonic() - start:.0f} s", flush=True)
 
 
 def main() -> None:
