@@ -14,8 +14,8 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import sysconfig
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
