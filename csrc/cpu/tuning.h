@@ -25,7 +25,7 @@
   X(kFiltersInPlace, "filters", 64, 64,                                                            \
     "up to here a weight gradient reads its operands where they lie: so few products to an "       \
     "element do not pay for a copy")                                                               \
-  X(kPartPixels, "pixels", 512, 512,                                                               \
+  X(kPartPixels, "pixels", 2048, 2048,                                                             \
     "of a part of a weight gradient's sum, at least: adding the parts then costs little")          \
   X(kBandFilters, "filters", 6, 8, "of a tile of a band, at most")                                 \
   X(kBandSums, "vectors", 12, 24, "of sums in a tile of a band; the rest of the registers load")   \
@@ -63,6 +63,9 @@
   X(kDepthwiseGroupBytes, "bytes", 192 << 10, 192 << 10,                                           \
     "likewise where groups are innermost, many vectors at a time: in L2")                          \
   X(kDepthwiseFilters, "elements", 1 << 15, 1 << 15, "of the filters of a block read in place")    \
+  X(kDepthwiseSlab, "elements", 1 << 17, 1 << 17,                                                  \
+    "of both maps that a depthwise weight gradient read in place passes over for every vector: "   \
+    "in L2")                                                                                       \
   X(kPartRows, "rows", 64, 64,                                                                     \
     "of a part of a depthwise weight gradient's sum, at least. 16 made MobileNetV2's of 14 x 14 "  \
     "1.1 times slower (Zen 3, 2026-11-29)")                                                        \

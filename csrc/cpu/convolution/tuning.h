@@ -39,7 +39,7 @@
   /* Threads */                                                                                    \
   X(double, kOperationsPerThread, "multiplications and additions", 5e5,                            \
     "about as long as it takes to wake a thread")                                                  \
-  X(int64_t, kPartTasks, "tasks", 32, "of a weight gradient: as many threads find work")           \
+  X(int64_t, kPartTasks, "tasks", 16, "of a weight gradient: as many threads find work")           \
   X(int64_t, kPartElements, "elements", 1 << 20, "of all parts of its sum: 4 MiB of float32")      \
   X(int64_t, kTwoPartPixels, "pixels", 256, "that two parts have together, at least")              \
   X(int64_t, kDenseTask, "filters", 64, "of a task of a dense layer, channel by channel")          \
@@ -60,7 +60,7 @@
     "(Zen 3, 2026-11-29)")                                                                         \
   X(int64_t, kWideGradientMemory, "elements per thread", 7 << 18, "likewise with AVX-512 (Zen 4)") \
   X(int64_t, kPartTiles, "tiles", 448, "of a part of a weight gradient's sum, at least")           \
-  X(int64_t, kHalfTiles, "tiles", 48, "likewise of two parts")                                     \
+  X(int64_t, kHalfTiles, "tiles", 32, "likewise of two parts")                                     \
   X(int64_t, kThreadSums, "elements", 1 << 18, "of a group's sums, which a thread keeps in L2")    \
   /* Images at a time. Some hold for all threads: see `each_images`. */                            \
   X(int64_t, kPhaseMemory, "elements", 1 << 21, "of images whose stride's phases are channels")    \

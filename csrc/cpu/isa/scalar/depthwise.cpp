@@ -2,6 +2,7 @@
 #include "../../convolution/depthwise/geometry.h"
 #include "begin.h"
 #include "../../convolution/depthwise/depthwise.h"
+#include "../../convolution/depthwise/weight_gradient.h"
 CNN_EXT_FILL(DepthwiseKernels, CNN_EXT_DEPTHWISE_SLOTS, float)
 CNN_EXT_FILL(DepthwiseKernels, CNN_EXT_DEPTHWISE_SLOTS, double)
 #include "../end.h"
