@@ -7,6 +7,7 @@ compiled code all end there. The page on ``enable`` shows how.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from contextlib import ContextDecorator
 from types import TracebackType
@@ -56,7 +57,21 @@ def disable() -> None:
         _set(False, _blocks)
 
 
-class enabled(ContextDecorator):  # noqa: N801 - read as a function
+class _Block(ContextDecorator):
+    """A block that also decorates functions which run when they are called."""
+
+    def __call__(self, function):
+        """Refuses generators and coroutines, whose bodies run after the call."""
+        later = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+        if any(runs_later(function) for runs_later in later):
+            raise TypeError(
+                f"{type(self).__name__}: expected a function that runs when it is called, got the "
+                f"generator or coroutine {function.__name__}; open the block inside it"
+            )
+        return super().__call__(function)
+
+
+class enabled(_Block):  # noqa: N801 - read as a function
     """Has torch's own convolutions run on our CPU kernels in a block, or in a decorated function.
 
     It holds for the whole process, as :func:`enable` does. Blocks nest and are counted, those of all
@@ -107,7 +122,7 @@ def _set(by_enable: bool, blocks: int) -> None:
     _by_enable, _blocks = by_enable, blocks
 
 
-class torch_only(ContextDecorator):  # noqa: N801 - read as a function
+class torch_only(_Block):  # noqa: N801 - read as a function
     """Torch's operators run torch's own kernels in this block and thread, also while enabled.
 
     References and opponents run in such a block: without it, torch would be us. Our own operations,

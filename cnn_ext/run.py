@@ -13,6 +13,7 @@ import runpy
 import signal
 import sys
 import types
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,8 +81,8 @@ def _first_on_path(folder: str) -> None:
 
 
 def _is_archive(script: str) -> bool:
-    with open(script, "rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+    """Whether Python runs it otherwise than as source."""
+    return script.endswith(".pyc") or zipfile.is_zipfile(script)
 
 
 def _execute(script: str) -> None:

@@ -617,3 +617,44 @@ def test_torchs_own_samples(op):
                 size = its.abs().max().item() if its.numel() else 0
                 error = SAMPLES_AGREE.get(dtype, 0.0)
                 torch.testing.assert_close(mine, its, rtol=error, atol=error * size)
+
+
+@pytest.mark.parametrize("block", [cnn_ext.enabled, cnn_ext.enabling.torch_only])
+def test_a_block_does_not_decorate_what_runs_later(block):
+    def generator():
+        yield
+
+    async def coroutine(): ...
+
+    for function in (generator, coroutine):
+        with pytest.raises(
+            TypeError, match=rf"{block.__name__}: .* {function.__name__}; open the block"
+        ):
+            block()(function)
+
+
+def test_the_gradient_of_im2col_is_exact_under_autocast():
+    x, w = torch.randn(2, 8, 9, 9), torch.randn(6, 8, 3, 3, requires_grad=True)
+    with cnn_ext.enabled(), cnn_ext.default_algorithm("im2col"):
+        y = F.conv2d(x, w)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y.sum().backward()
+    exact = w.detach().double().requires_grad_()
+    F.conv2d(x.double(), exact).sum().backward()
+    torch.testing.assert_close(w.grad.double(), exact.grad, rtol=1e-5, atol=1e-4)
+
+
+def test_torch_refuses_output_padding_in_a_gradient_that_is_not_transposed():
+    arguments = (torch.ones(1, 4, 6), torch.ones(1, 2, 8), torch.ones(4, 2, 3), None, [1], [0], [1])
+    rest = (False, [1], 1, (True, True, False))
+    with cnn_ext.enabled(), pytest.raises(RuntimeError, match="output_padding"):
+        torch.ops.aten.convolution_backward(*arguments, *rest)
+
+
+def test_a_signal_whose_channels_are_innermost_has_torchs_values_and_strides():
+    x, w = torch.randn(2, 50, 6).transpose(1, 2), torch.randn(5, 6, 3)
+    expected = F.conv1d(x, w)
+    with cnn_ext.enabled():
+        output = F.conv1d(x, w)
+    torch.testing.assert_close(output, expected)
+    assert output.stride() == expected.stride()

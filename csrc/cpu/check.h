@@ -11,8 +11,9 @@ namespace cnn_ext::cpu {
 #if defined(NDEBUG)
 #define CNN_EXT_CHECK(condition) static_cast<void>(0)
 #else
-#define CNN_EXT_CHECK(condition) \
-  if (!(condition)) ::cnn_ext::cpu::failed_check(__FILE__, __LINE__, #condition)
+#define CNN_EXT_CHECK(condition)      \
+  ((condition) ? static_cast<void>(0) \
+               : ::cnn_ext::cpu::failed_check(__FILE__, __LINE__, #condition))
 #endif
 
 // That a range of tasks is one of those there are, and that a workspace is aligned for vectors.

@@ -24,9 +24,9 @@ inline int64_t power_of_two_below(int64_t most) {
 
 // A weight gradient sums over pixels. Its sum is cut into parts, which are added in order at the
 // end: so many that `tasks` times the parts are enough for kPartTasks threads, but each part has
-// `pixels_of_part` pixels and all parts have at most kPartElements elements. Where there is one
-// task, there are two parts of fewer pixels, for two threads. A power of two, so that as many
-// threads have equal shares.
+// at least `pixels_of_part` pixels and all parts have at most kPartElements elements. Where there
+// is one task, there are two parts of fewer pixels, for two threads. A power of two, so that as
+// many threads have equal shares.
 inline int64_t parts_of_sum(const Convolution& c, int64_t tasks, int64_t pixels_of_part) {
   const int64_t elements = c.G * c.K * c.reduction();
   const int64_t wanted = divide_up(kPartTasks, tasks);

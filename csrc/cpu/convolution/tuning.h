@@ -62,11 +62,11 @@
   X(int64_t, kPartTiles, "tiles", 448, "of a part of a weight gradient's sum, at least")           \
   X(int64_t, kHalfTiles, "tiles", 32, "likewise of two parts")                                     \
   X(int64_t, kThreadSums, "elements", 1 << 18, "of a group's sums, which a thread keeps in L2")    \
-  /* Images at a time. Some hold for all threads: see `each_images`. */                            \
+  /* Images at a time, however many threads there are: see `each_images`. */                       \
   X(int64_t, kPhaseMemory, "elements", 1 << 21, "of images whose stride's phases are channels")    \
   X(int64_t, kTransposeMemory, "elements", 1 << 21, "of images transposed to channels_last")       \
   X(int64_t, kRoundedMemory, "elements", 1 << 22, "of images converted to float32")                \
-  X(int64_t, kPairMemory, "pairs per thread", 1 << 19, "of images whose channels are paired")      \
+  X(int64_t, kPairMemory, "pairs", 1 << 20, "of images whose channels are paired")                 \
   X(int64_t, kWindowMemory, "elements", 1 << 20, "of windows side by side")
 
 namespace cnn_ext::cpu {

@@ -5,6 +5,8 @@
 
 #include "ops/torch.h"
 
+#include <algorithm>
+
 #include <ATen/native/ConvUtils.h>
 #include <ATen/ops/_convolution_native.h>
 #include <ATen/ops/convolution_backward_native.h>
@@ -58,9 +60,10 @@ MemoryFormat torch_format(const Tensor& input, const Tensor& weight,
   if (weight.dim() > 3) {
     return at::native::_determine_backend_memory_format(input, weight, backend);
   }
-  // torch computes one axis as two.
-  return at::native::_determine_backend_memory_format(input.contiguous().unsqueeze(2),
-                                                      weight.unsqueeze(2), backend);
+  // torch computes one axis as two, of a contiguous input: one that is not has no say.
+  const Tensor& asked = input.is_contiguous() ? input : weight;
+  return at::native::_determine_backend_memory_format(asked.unsqueeze(2), weight.unsqueeze(2),
+                                                      backend);
 }
 
 // Fills the geometry, or tells why this call is torch's.
@@ -268,6 +271,9 @@ Gradients convolution_backward(const Tensor& grad_output, const Tensor& input, c
     reason = understand(input, weight, std::nullopt, stride, padding, dilation, transposed,
                         output_padding, groups, g);
   }
+  const bool padded = std::any_of(output_padding.begin(), output_padding.end(),
+                                  [](int64_t more) { return more != 0; });
+  if (!transposed && padded) reason = Reason::arguments;  // which torch refuses in a gradient
   if (reason == Reason::served && grad_output.sizes() != IntArrayRef(g.output)) {
     reason = Reason::arguments;
   }

@@ -119,9 +119,8 @@ void each_paired(const Tensor& map, int64_t N, int64_t G, int64_t channels, cons
              {spatial[2], &strides.spatial[2]}}};
   };
   const int64_t image = G * cpu::divide_up(channels, 2) * spatial[0] * spatial[1] * spatial[2];
-  const int64_t memory = at::get_num_threads() * cpu::kPairMemory;
   const bool there = paired(from, axes(N), {channels, &strides.c});
-  const int64_t images = there ? N : std::clamp<int64_t>(memory / image, 1, N);
+  const int64_t images = there ? N : std::clamp<int64_t>(cpu::kPairMemory / image, 1, N);
   for (int64_t first = 0; first < N; first += images) {
     const int64_t here = std::min(images, N - first);
     Tensor pairs;
@@ -161,8 +160,7 @@ void convolve_rows(const cpu::Convolution& shape, const Tensor& input, const Ten
   p.to_step[0] = c.input.n = image;
   c.C = c.filter[2] * pairs;
   c.filter[2] = 1;
-  const int64_t memory = at::get_num_threads() * cpu::kPairMemory;
-  const int64_t images = std::clamp<int64_t>(memory / image, 1, c.N);
+  const int64_t images = std::clamp<int64_t>(cpu::kPairMemory / image, 1, c.N);
   for (int64_t first = 0; first < shape.N; first += images) {
     c.N = p.size[0] = std::min(images, shape.N - first);
     const Tensor padded = empty_of<Pair>(c.N * image, like).zero_();

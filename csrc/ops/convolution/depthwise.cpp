@@ -40,7 +40,8 @@ void depthwise_weight_gradient(const cpu::Convolution& shape, const T* grad_outp
                                const Tensor& result) {
   const auto& kernels = cpu::kernels<cpu::DepthwiseKernels<T>>();
   const int64_t threads = threads_for(shape);
-  const cpu::Depthwise cut = kernels.plan_depthwise(shape, false);
+  cpu::Depthwise cut = kernels.plan_depthwise(shape, false);
+  kernels.schedule_depthwise_gradient(shape, cut, threads);
   const Parts parts(result, cut.splits);
   const cpu::ConvolutionWeightGradient<T> p{cpu::groups_of_one(shape), input, grad_output,
                                             parts.data<cpu::Sum<T>>(), result.numel()};

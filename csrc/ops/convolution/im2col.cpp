@@ -84,9 +84,15 @@ Tensor& add_bias(Tensor& output, const std::optional<Tensor>& bias) {
   return output += bias->view(shape);
 }
 
+// A gradient may be computed while autocast is on, which would multiply in bfloat16.
+struct NoAutocast {
+  c10::impl::ExcludeDispatchKeyGuard guard{c10::autocast_dispatch_keyset};
+};
+
 void im2col_convolution(const Tensor& input, const Tensor& weight,
                         const std::optional<Tensor>& bias, const Parameters& p,
                         const Tensor& output) {
+  const NoAutocast exact;
   const Tensor patches = im2col(input, weight.sizes().slice(2), output.sizes().slice(2), p);
   const Tensor filters = filter_matrices(weight, p.groups.expect_int());
   Tensor result = at::matmul(filters, patches).reshape(output.sizes());
@@ -95,6 +101,7 @@ void im2col_convolution(const Tensor& input, const Tensor& weight,
 
 void im2col_input_gradient(const Tensor& grad_output, const Tensor& weight, const Parameters& p,
                            const Tensor& grad_input) {
+  const NoAutocast exact;
   const int64_t G = p.groups.expect_int();
   const Tensor filters = filter_matrices(weight, G);
   col2im(at::matmul(filters.transpose(1, 2), by_group(grad_output, G)), grad_input,
@@ -103,6 +110,7 @@ void im2col_input_gradient(const Tensor& grad_output, const Tensor& weight, cons
 
 void im2col_weight_gradient(const Tensor& grad_output, const Tensor& input, const Parameters& p,
                             const Tensor& grad_weight) {
+  const NoAutocast exact;
   const auto filter = grad_weight.sizes().slice(2), out = grad_output.sizes().slice(2);
   const Tensor patches = im2col(input, filter, out, p);
   const Tensor products =

@@ -12,6 +12,7 @@
 namespace cnn_ext {
 
 using at::Tensor;
+using cpu::divide_up;
 using cpu::kSpatial;
 
 inline int64_t threads_for(const cpu::Convolution& c) {
@@ -42,7 +43,10 @@ void run_tasks(int64_t tasks, int64_t threads, int64_t workspace_size, const Ten
 // f(first, last) over 0 <= i < count on at most `threads` threads.
 template <typename F>
 void share(int64_t threads, int64_t count, const F& f) {
-  if (threads == 1) return f(int64_t{0}, count);
+  if (threads == 1) {
+    const at::internal::ThreadIdGuard first(0);  // whichever thread of a caller's this is
+    return f(int64_t{0}, count);
+  }
   at::parallel_for(0, count, std::max<int64_t>((count + threads - 1) / threads, 1), f);
 }
 
@@ -68,11 +72,15 @@ struct Parts {
     const int64_t count = parts.size(0), size = parts.size(1);
     const T* const from = parts.const_data_ptr<T>();
     T* const to = result.mutable_data_ptr<T>();
-    at::parallel_for(0, size, 32768, [&](int64_t first, int64_t last) {
-      std::copy(from + first, from + last, to + first);
-      for (int64_t part = 1; part < count; ++part) {
-        const T* const more = from + part * size;
-        for (int64_t i = first; i < last; ++i) to[i] += more[i];
+    constexpr int64_t kBlock = 4096;  // elements: the sums stay in L1
+    at::parallel_for(0, divide_up(size, kBlock), 8, [&](int64_t begin, int64_t end) {
+      for (int64_t first = begin * kBlock; first < end * kBlock; first += kBlock) {
+        const int64_t last = std::min(first + kBlock, size);
+        std::copy(from + first, from + last, to + first);
+        for (int64_t part = 1; part < count; ++part) {
+          const T* const more = from + part * size;
+          for (int64_t i = first; i < last; ++i) to[i] += more[i];
+        }
       }
     });
   }

@@ -66,19 +66,32 @@ int64_t parts_of_tiles(const cpu::Convolution& shape, const cpu::Winograd& plan)
   return cpu::power_of_two_below(std::max(parts, std::min<int64_t>(2, tiles / cpu::kHalfTiles)));
 }
 
+// The part of all work that the busiest of the threads has, where `tasks` equal ones are shared
+// out.
+double busiest(int64_t tasks, int64_t threads) {
+  return static_cast<double>(cpu::divide_up(tasks, threads)) / static_cast<double>(tasks);
+}
+
+// The share with the least work for the busiest thread; of equal ones the first, whose sums stay in
+// a thread's cache: all of a small group's, or those of a few channels where one block holds all
+// tiles.
+template <typename T>
 WinogradGradientCut schedule_winograd_gradient(const cpu::Convolution& shape, int64_t threads) {
   using Share = WinogradGradientCut::Share;
   cpu::Winograd plan{};
   cpu::lay_tiles(shape, plan);
   const int64_t parts = parts_of_tiles(shape, plan), filters = transformed_filters(shape);
   const int64_t own = shared_block(shape, gradient_memory(), 1);
-  // A thread's sums stay in its cache: all of a small group's, or those of a few channels where one
-  // block holds all tiles.
-  const bool whole = parts == 1 && plan.tiles() <= own;
-  const bool groups = shape.G % threads == 0 || shape.G >= 4 * threads;
-  if (groups && filters <= cpu::kOwnFilters && whole) return {own, parts, Share::groups};
-  if (groups && filters <= cpu::kThreadSums) return {cpu::kTileBlock, parts, Share::groups};
-  if (parts > 1 && parts % threads == 0) return {cpu::kTileBlock, parts, Share::parts};
+  const bool whole = parts == 1 && plan.tiles() <= own && filters <= cpu::kOwnFilters;
+  const auto& kernels = cpu::kernels<cpu::WinogradKernels<T>>();
+  const int64_t panels = kernels.plan_winograd_gradient(shape, own, 0, parts).panels;
+  const double by_groups = whole || filters <= cpu::kThreadSums ? busiest(shape.G, threads) : 1.0;
+  const double by_parts = parts > 1 ? busiest(parts, threads) : 1.0;
+  const double by_panels = busiest(panels, threads);
+  if (by_groups <= by_parts && by_groups <= by_panels && (by_groups < 1.0 || threads == 1)) {
+    return {whole ? own : cpu::kTileBlock, parts, Share::groups};
+  }
+  if (parts > 1 && by_parts <= by_panels) return {cpu::kTileBlock, parts, Share::parts};
   return {shared_block(shape, gradient_memory(), threads), parts, Share::panels};
 }
 
@@ -151,7 +164,7 @@ class WinogradGradient {
   WinogradGradient(const cpu::Convolution& shape, const T* grad_output, const T* input,
                    const Tensor& result)
       : threads_(threads_for(shape)),
-        cut_(schedule_winograd_gradient(shape, threads_)),
+        cut_(schedule_winograd_gradient<T>(shape, threads_)),
         p_{shape, plan_of(shape, 0), input, grad_output, result.mutable_data_ptr<T>()},
         result_(result),
         tiles_size_(cpu::kTileCells * p_.plan.channel_cell),
@@ -184,8 +197,8 @@ class WinogradGradient {
   }
   void by_panels() const {
     const int64_t each = kernels_.winograd_weight_workspace(p_.plan);
-    const Tensor memory =
-        with_huge_pages(fresh_workspace({tiles_size_ + threads_ * each}, result_.options()));
+    const Tensor memory = with_huge_pages(fresh_workspace(
+        {tiles_size_ + std::min(threads_, p_.plan.panels) * each}, result_.options()));
     T* const tiles = memory.mutable_data_ptr<T>();
     for (int64_t g = 0; g < p_.shape.G; ++g) {
       spread_tiles(p_.shape, p_.plan, p_.input, g, 0, threads_, tiles);

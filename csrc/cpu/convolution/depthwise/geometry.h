@@ -20,8 +20,9 @@ inline Convolution groups_of_one(Convolution c) {
 }
 
 // How depthwise convolution is cut (depthwise.h): a task has some vectors of groups of some rows
-// and columns of a map. `plan_depthwise` cuts from the shape, as a weight gradient needs it;
-// `schedule_depthwise` cuts the rows of the other passes. Sizes are in elements.
+// and columns of a map. `plan_depthwise` cuts from the shape, `schedule_depthwise` the rows of a
+// forward pass or an input gradient, `schedule_depthwise_gradient` the vectors of a weight
+// gradient. Sizes are in elements.
 struct Depthwise {
   bool gradient;  // of the input, or else the forward pass
   int64_t width;  // channels, and filters, of a group
@@ -64,17 +65,18 @@ inline bool narrow_groups(const Convolution& c) {
 }
 
 // X(slot, result, arguments), for an element type T.
-#define CNN_EXT_DEPTHWISE_SLOTS(X)                                                       \
-  X(plan_depthwise, Depthwise, (const Convolution&, bool gradient))                      \
-  X(schedule_depthwise, void, (const Convolution&, Depthwise&, int64_t threads))         \
-  X(depthwise_workspace, int64_t, (const Convolution&, const Depthwise&))                \
-  X(pack_depthwise, void,                                                                \
-    (const ConvolutionForward<T>&, const Depthwise&, int64_t first, int64_t last))       \
-  X(depthwise, void,                                                                     \
-    (const ConvolutionForward<T>&, const Depthwise&, int64_t first, int64_t last,        \
-     Sum<T>* workspace))                                                                 \
-  X(depthwise_weight_gradient, void,                                                     \
-    (const ConvolutionWeightGradient<T>&, const Depthwise&, int64_t first, int64_t last, \
+#define CNN_EXT_DEPTHWISE_SLOTS(X)                                                        \
+  X(plan_depthwise, Depthwise, (const Convolution&, bool gradient))                       \
+  X(schedule_depthwise, void, (const Convolution&, Depthwise&, int64_t threads))          \
+  X(schedule_depthwise_gradient, void, (const Convolution&, Depthwise&, int64_t threads)) \
+  X(depthwise_workspace, int64_t, (const Convolution&, const Depthwise&))                 \
+  X(pack_depthwise, void,                                                                 \
+    (const ConvolutionForward<T>&, const Depthwise&, int64_t first, int64_t last))        \
+  X(depthwise, void,                                                                      \
+    (const ConvolutionForward<T>&, const Depthwise&, int64_t first, int64_t last,         \
+     Sum<T>* workspace))                                                                  \
+  X(depthwise_weight_gradient, void,                                                      \
+    (const ConvolutionWeightGradient<T>&, const Depthwise&, int64_t first, int64_t last,  \
      Sum<T>* workspace))
 
 CNN_EXT_FAMILY(DepthwiseKernels, CNN_EXT_DEPTHWISE_SLOTS);

@@ -55,6 +55,16 @@ inline void cut_rows(Depthwise& cut, int64_t rows, int64_t blocks) {
   cut.row_blocks = divide_up(rows, cut.rows);
 }
 
+// Cuts `all` vectors into about so many blocks. No group is cut in two, nor vectors that are
+// multiplied together.
+template <typename T>
+void cut_vectors(Depthwise& cut, int64_t all, int64_t blocks) {
+  int64_t together = divide_up(cut.width, Vec<Sum<T>>::kLanes);
+  if (cut.in_place && together < kVectorsAtOnce) together = kVectorsAtOnce;
+  cut.vectors = round_up(divide_up(all, blocks), together);
+  cut.blocks = divide_up(all, cut.vectors);
+}
+
 template <typename T>
 Depthwise plan_depthwise(const Convolution& shape, bool gradient) {
   constexpr int64_t kLanes = Vec<Sum<T>>::kLanes;
@@ -88,11 +98,7 @@ Depthwise plan_depthwise(const Convolution& shape, bool gradient) {
   if (cut.vectors < 1) cut.vectors = 1;
   if (cut.vectors > all) cut.vectors = all;
   cut.blocks = divide_up(all, cut.vectors);
-  // No group is cut in two, nor vectors that are multiplied together.
-  int64_t together = divide_up(cut.width, kLanes);
-  if (cut.in_place && together < kVectorsAtOnce) together = kVectorsAtOnce;
-  cut.vectors = round_up(divide_up(all, cut.blocks), together);
-  cut.blocks = divide_up(all, cut.vectors);
+  cut_vectors<T>(cut, all, cut.blocks);
   cut.lines = cut.at_once * cut.columns * kLanes;
   cut.slack = kPixelsAtOnce * pass.step(2) * kLanes;
   if (cut.in_place) cut.vector = cut.lines = cut.slack = 0;
@@ -116,6 +122,15 @@ void schedule_depthwise(const Convolution& shape, Depthwise& cut, int64_t thread
   const int64_t* result = DepthwisePass{c, cut.gradient}.result();
   const int64_t tasks = c.N * result[0] * cut.blocks * cut.column_blocks;
   cut_rows(cut, result[1], threads == 1 ? 1 : divide_up(4 * threads, tasks));
+}
+
+// Cuts the vectors of a weight gradient, where its parts are fewer than the threads.
+template <typename T>
+void schedule_depthwise_gradient(const Convolution& shape, Depthwise& cut, int64_t threads) {
+  if (cut.blocks * cut.splits >= threads) return;
+  const int64_t all = divide_up(groups_of_one(shape).G, Vec<Sum<T>>::kLanes);
+  const int64_t blocks = divide_up(threads, cut.splits);
+  cut_vectors<T>(cut, all, blocks < all ? blocks : all);
 }
 
 // Of a forward pass or an input gradient, and of a weight gradient.
