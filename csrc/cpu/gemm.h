@@ -57,9 +57,9 @@ inline __attribute__((always_inline)) void finish_tile(Vec<T> (&sum)[Rows][Vecto
   }
 }
 
-// A processor has too few registers for the address of every row: rows are reached from every fifth
-// of them, by a few multiples of lda. Where one pointer comes from is hidden from the compiler,
-// which would go back to one for every row and spill them.
+// A processor has too few registers for the address of every row: rows are reached from every
+// kNear-th of them, by a few multiples of lda. Where one pointer comes from is hidden from the
+// compiler, which would go back to one for every row and spill them.
 template <typename T>
 inline void hide(T*& pointer) {
   asm("" : "+r"(pointer));

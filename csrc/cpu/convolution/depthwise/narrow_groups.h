@@ -328,8 +328,7 @@ constexpr GroupKernels<T> group_kernels_of(std::integer_sequence<int, Less...>) 
   return {{group_pixels<T, Width, Less + 1>...}, add_group_products<T, Width>};
 }
 
-// Wider groups are not asked for where registers are few: see `narrow_groups`.
-
+// Wider groups than kWidestGroup are not asked for: see `narrow_groups`.
 template <typename T>
 const GroupKernels<T>& group_kernels(int64_t width) {
   constexpr std::make_integer_sequence<int, kPixelsAtOnce> kPixels;

@@ -659,12 +659,10 @@ void winograd_weight(const WinogradWeightGradient<T>& p, int64_t g, int64_t pane
   collect_weight(p, g, panel, 0, p.shape.C, sums, p.plan.sums_cell, parts, part_stride);
 }
 
-// Where one block holds all tiles, sums are complete at once: those of some channels, which stay in
-// the cache. Two panels take turns where tiles are so many that the cache holds neither's.
-
 template <typename T>
 constexpr int64_t kOwnSumsCell = kWeightChannels * Tile<T>::kCols + Vec<T>::kLanes;
 
+// Two panels take turns where tiles are so many that the cache holds neither's.
 inline int64_t weight_panels(const Winograd& plan) { return plan.tiles() > kManyTiles ? 2 : 1; }
 
 // Elements of workspace for `winograd_weight_panels`.
@@ -673,7 +671,8 @@ int64_t winograd_weight_workspace(const Winograd& plan) {
   return weight_panels(plan) * kTileCells * (plan.panel_cell + kOwnSumsCell<T>);
 }
 
-// The weight gradient of panels first <= i < last of a group.
+// The weight gradient of panels first <= i < last of a group whose tiles are one block. Sums are
+// complete at once: those of some channels, which stay in the cache.
 template <typename T>
 void winograd_weight_panels(const WinogradWeightGradient<T>& p, int64_t g, int64_t first,
                             int64_t last, const T* tiles, T* workspace) {
