@@ -613,7 +613,7 @@ def test_vmap_over_images():
 
 def test_revert_and_compare_say_that_it_is_frozen():
     frozen = a_frozen_model()
-    with pytest.warns(UserWarning, match="revert: left 2 layers .* no twin of FrozenConv2d"):
+    with pytest.warns(UserWarning, match="revert: left 3 layers .* no twin of FrozenConv2d"):
         assert type(cnn_ext.revert(frozen)[3]) is FrozenConv2d
     with pytest.raises(RuntimeError, match=r"made by cnn_ext\.freeze"):
         cnn_ext.compare(frozen, torch.randn(1, 3, 9, 9), rounds=1, progress=False)
