@@ -26,7 +26,8 @@
     "up to here a weight gradient reads its operands where they lie: so few products to an "       \
     "element do not pay for a copy")                                                               \
   X(kPartPixels, "pixels", 2048, 2048,                                                             \
-    "of a part of a weight gradient's sum, at least: adding the parts then costs little")          \
+    "of a part of a weight gradient's sum, at least. 512 made a transposed 1-d layer 1.2 times "   \
+    "slower (Zen 3, 2026-11-29)")                                                                  \
   X(kBandFilters, "filters", 6, 8, "of a tile of a band, at most")                                 \
   X(kBandSums, "vectors", 12, 24, "of sums in a tile of a band; the rest of the registers load")   \
   X(kBandVectors, "vectors", 12, 12, "of cells in a tile of a band, at most")                      \
@@ -39,14 +40,13 @@
   X(kGradientCells, "cells", 512, 512, "likewise in a weight gradient along the cells")            \
   X(kPanelSteps, "terms of a sum", 256, 256, "of a panel of a band's filters, which stays in L1")  \
   X(kBandPartPixels, "pixels", 4096, 4096,                                                         \
-    "of a part of a band's weight gradient: sums are stored one by one. 512 made LeNet's C3 "      \
-    "1.3 times slower (Zen 3, 2026-11-29)")                                                        \
+    "of a part of a band's weight gradient: sums are stored one by one. Parts of 400 made "        \
+    "LeNet's C3 1.3 times slower (Zen 3, 2026-11-29)")                                             \
   X(kStripTiles, "tiles", 8, 8, "that Winograd gathers at once: a strip stays in L1")              \
   X(kChannelBlock, "channels", 64, 64, "between two visits to Winograd's sums")                    \
   X(kGroupFilters, "filters", 64, 64, "that share a stretch of tiles while it is in L1")           \
   X(kWeightChannels, "channels", 64, 64,                                                           \
-    "whose sums are complete in L2 where one block holds all tiles: VGG 5_1 11.3 -> 8.8 ms "       \
-    "(Zen 4, 2026-11-28)")                                                                         \
+    "whose sums are complete in L2 where one block holds all tiles")                               \
   X(kManyTiles, "tiles", 128, 128, "from here two panels take turns: no cache holds the tiles")    \
   X(kDenseFilters, "filters", 3, 6, "of a tile of inner products")                                 \
   X(kDensePixels, "pixels", 3, 4, "likewise; their products fill the registers")                   \
@@ -64,8 +64,8 @@
     "likewise where groups are innermost, many vectors at a time: in L2")                          \
   X(kDepthwiseFilters, "elements", 1 << 15, 1 << 15, "of the filters of a block read in place")    \
   X(kDepthwiseSlab, "elements", 1 << 17, 1 << 17,                                                  \
-    "of both maps that a depthwise weight gradient read in place passes over for every vector: "   \
-    "in L2")                                                                                       \
+    "of the rows of both maps that every vector passes over, where a weight gradient reads in "    \
+    "place: they stay in L2")                                                                      \
   X(kPartRows, "rows", 64, 64,                                                                     \
     "of a part of a depthwise weight gradient's sum, at least. 16 made MobileNetV2's of 14 x 14 "  \
     "1.1 times slower (Zen 3, 2026-11-29)")                                                        \

@@ -61,7 +61,8 @@
   X(int64_t, kWideGradientMemory, "elements per thread", 7 << 18, "likewise with AVX-512 (Zen 4)") \
   X(int64_t, kPartTiles, "tiles", 448, "of a part of a weight gradient's sum, at least")           \
   X(int64_t, kHalfTiles, "tiles", 32, "likewise of two parts")                                     \
-  X(int64_t, kThreadSums, "elements", 1 << 18, "of a group's sums, which a thread keeps in L2")    \
+  X(int64_t, kThreadSums, "elements", 1 << 18,                                                     \
+    "transformed filters of a group whose sums a thread keeps: 1 MiB of float32")                  \
   /* Images at a time, however many threads there are: see `each_images`. */                       \
   X(int64_t, kPhaseMemory, "elements", 1 << 21, "of images whose stride's phases are channels")    \
   X(int64_t, kTransposeMemory, "elements", 1 << 21, "of images transposed to channels_last")       \

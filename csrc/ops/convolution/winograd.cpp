@@ -85,10 +85,12 @@ WinogradGradientCut schedule_winograd_gradient(const cpu::Convolution& shape, in
   const bool whole = parts == 1 && plan.tiles() <= own && filters <= cpu::kOwnFilters;
   const auto& kernels = cpu::kernels<cpu::WinogradKernels<T>>();
   const int64_t panels = kernels.plan_winograd_gradient(shape, own, 0, parts).panels;
-  const double by_groups = whole || filters <= cpu::kThreadSums ? busiest(shape.G, threads) : 1.0;
+  const bool groups = whole || filters <= cpu::kThreadSums;
+  const double by_groups = busiest(shape.G, threads);
   const double by_parts = parts > 1 ? busiest(parts, threads) : 1.0;
   const double by_panels = busiest(panels, threads);
-  if (by_groups <= by_parts && by_groups <= by_panels && (by_groups < 1.0 || threads == 1)) {
+  const bool best = by_groups <= by_parts && by_groups <= by_panels;
+  if (groups && best && (by_groups < 1.0 || threads == 1)) {
     return {whole ? own : cpu::kTileBlock, parts, Share::groups};
   }
   if (parts > 1 && by_parts <= by_panels) return {cpu::kTileBlock, parts, Share::parts};

@@ -1,5 +1,5 @@
-// Depthwise convolution: where the numbers of a channel lie in what is packed for vectors of them,
-// and the packed filters. Included by isa/ (see vec.h).
+// Depthwise convolution: where the elements of a channel lie in what is packed for vectors of
+// channels, and the packed filters. Included by isa/ (see vec.h).
 #pragma once
 
 #include "plan.h"
