@@ -125,8 +125,8 @@ def _set(by_enable: bool, blocks: int) -> None:
 class torch_only(_Block):  # noqa: N801 - read as a function
     """Torch's operators run torch's own kernels in this block and thread, also while enabled.
 
-    References and opponents run in such a block: without it, torch would be us. Our own operations,
-    functions and layers run our kernels there too.
+    Code that compares with torch runs in such a block; it would compare our kernels with themselves
+    otherwise. Our own operations, functions and layers run our kernels there too.
 
     Example:
         >>> import torch, cnn_ext

@@ -42,8 +42,8 @@ def run(script: str, arguments: Sequence[str], *, module: bool = False, summary:
     if signal.getsignal(signal.SIGINT) is _early.stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     process = os.getpid()
-    totals = _C.begin_totals() if summary else None
     enable()
+    totals = _C.begin_totals() if summary else None
     try:
         return _status_of(script, arguments, module)
     finally:
@@ -114,7 +114,7 @@ def table(totals: Sequence[tuple[str, str, str, int, float]], counts: Sequence[C
     """
     lines = ["cnn_ext: calls and milliseconds by operation and route"]
     if not totals:
-        return lines[0] + ": none, no convolution ran on the CPU"
+        return lines[0] + ": none of torch's operators reached our kernels"
     by_time = sorted(totals, key=lambda total: -total[4])
     rows = [(*names, str(calls), f"{ms:.1f}") for *names, calls, ms in by_time]
     lines += _aligned([("operation", "pass", "route", "calls", "ms"), *rows], numbers=2)

@@ -1,9 +1,11 @@
-"""What the tests of the operations declare for tests that all of them share."""
+"""What the tests of the operations share, and what they declare for tests of them all."""
 
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnn_ext.operations import OPERATIONS
 
@@ -18,3 +20,16 @@ def declared(name: str) -> Iterator[Any]:
                 module = importlib.import_module(f"tests.{folder}.test_{operation.name}")
                 if hasattr(module, name):
                     yield getattr(module, name)
+
+
+class Counter(TorchDispatchMode):
+    """Counts calls of our operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "cnn_ext":
+            self.calls.append(function._opname)
+        return function(*args, **(kwargs or {}))

@@ -18,8 +18,8 @@
 
 namespace cnn_ext {
 
-// Why a call went to torch's kernel; the first says that it did not. `arguments` are those that
-// torch refuses, or whose semantics are its own affair.
+// Why a call went to torch's kernel; `served`: it went to ours. `arguments` are those that torch
+// refuses, or whose semantics are its own affair.
 enum class Reason { served, dtype, not_plain, arguments, empty, output_padding };
 constexpr int kReasons = 6;
 const char* name_of(Reason reason);

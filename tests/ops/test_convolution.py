@@ -11,6 +11,7 @@ from cnn_ext import functional, reference
 from cnn_ext.functional import convolution_algorithm
 from cnn_ext.ops import ConvolutionFunction
 from cnn_ext.ops.convolution import convolution
+from tests.every_operation import Counter
 from tests.ops.convolution_samples import (
     ALL,
     DENSE,
@@ -718,19 +719,6 @@ def test_opcheck(sample):
     ):
         results = torch.library.opcheck(operation.default, inputs)
         assert set(results.values()) == {"SUCCESS"}
-
-
-class Counter(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts calls of our operations."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.namespace == "cnn_ext":
-            self.calls.append(function._opname)
-        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("frozen", ["input", "weight"])

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import cnn_ext
 from cnn_ext.ops import LinearFunction
 from cnn_ext.ops.linear import linear, weight_gradient
+from tests.every_operation import Counter
 
 ops = torch.ops.cnn_ext
 
@@ -256,19 +257,6 @@ def test_opcheck_of_strange_sizes(name):
     ):
         results = torch.library.opcheck(operation.default, tuple(inputs))
         assert set(results.values()) == {"SUCCESS"}
-
-
-class Counter(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts calls of our operations."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.namespace == "cnn_ext":
-            self.calls.append(function._opname)
-        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("frozen", ["input", "weight"])

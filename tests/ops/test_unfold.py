@@ -10,8 +10,8 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 import cnn_ext
 from cnn_ext.ops import FoldFunction, UnfoldFunction
 from cnn_ext.ops.unfold import fold, unfold
+from tests.every_operation import Counter
 from tests.ops.convolution_samples import lay_out
-from tests.ops.test_linear import Counter
 
 ops = torch.ops.cnn_ext
 
